@@ -1,0 +1,20 @@
+"""Shared by all tests: one thread (results must not depend on the machine) and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets: ``BATCHSCOPE_DATA``, else ``../shared/data`` beside the checkout."""
+    root = Path(os.environ.get("BATCHSCOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no data folder at {root}: set BATCHSCOPE_DATA to the folder with mnist/ and fashion_mnist/")
+    return root
