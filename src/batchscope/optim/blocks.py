@@ -1,0 +1,155 @@
+"""A rule in place on the parameters of a model, at multi-tensor speed.
+
+Elementwise stages do not care how tensors are cut or joined. So large layers are cut and small ones joined, until a
+block is large enough that calling torch costs little beside the work, and small enough that what one operation
+writes is still near when the next one reads it: in the cache of each core on a CPU, in a bounded amount of
+memory elsewhere. An update then passes over main memory about once, whatever the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchscope.optim.program import Expression, Program
+from batchscope.optim.rule import Hyper, LayerRate, Rule
+
+# What a rule works on, by name: "parameter", "gradient", its slots; place i of every list is of one layer,
+# or of one part of a layer.
+Columns = dict[str, list[Tensor]]
+
+_CPU_BLOCK = 65_536  # elements for each thread; torch hands a thread no fewer than 32,768
+_DEVICE_BLOCK = 2**26
+
+
+class Layers(list[Tensor]):
+    """Several layers, or parts of layers, given where a rule written for one layer takes its tensor."""
+
+
+def update_in_place(rule: Rule, columns: Columns, step: int, hyper: Hyper, *, layer_wise: bool = True) -> None:
+    """Change ``columns["parameter"]`` and the slots as ``rule.update`` would, layer by layer.
+
+    Args:
+        rule: What to apply.
+        columns: "parameter", "gradient", a list for each slot, and "hessian_diagonal" where the rule needs
+            it; all on one device, each list of one dtype.
+        step: Updates counted from 1.
+        hyper: A number for every hyperparameter of the rule.
+        layer_wise: False to leave out the rule's layer rate.
+    """
+    direction, slots = _direction(rule, step, hyper)
+    if rule.layer is None or not layer_wise:
+        parts, _ = _cut(columns)
+        _run(_move(rule, direction, slots, 1.0, step, hyper), parts)
+    elif rule.direction is None:
+        move = _move(rule, direction, slots, Expression.leaf("rate"), step, hyper)
+        parts, owners = _cut(columns)
+        measured = _measure(rule.layer, parts if rule.layer.additive else columns, "gradient", hyper)
+        _run(move, parts | {"rate": _rates(rule.layer, measured, owners, hyper)})
+    else:
+        turn = Program({**slots, "direction": direction})
+        leaves = _leaves("direction", "rate", *rule.slots)
+        slots = {name: leaves[name] for name in rule.slots}
+        move = _move(rule, leaves["direction"], slots, leaves["rate"], step, hyper)
+        memory = columns[rule.slots[0]][0].new_empty(0)
+        largest = max(tensor.numel() for tensor in columns["parameter"])
+        for layers in joined(columns, largest):
+            layers["direction"] = _scratch(layers[rule.slots[0]], memory)
+            parts, owners = _cut(layers)
+            _run(turn, parts)
+            measured = _measure(rule.layer, parts, "direction", hyper)
+            _run(move, parts | {"rate": _rates(rule.layer, measured, owners, hyper)})
+
+
+def joined(columns: Columns, size: int = 0) -> Iterator[Columns]:
+    """Runs of neighbours of ``size`` elements at most, by default a block; what is larger is a run of its own."""
+    tensors = next(iter(columns.values()))
+    size = size or _block_size(tensors[0])
+    start = total = 0
+    for end, tensor in enumerate(tensors):
+        if end > start and total + tensor.numel() > size:
+            yield {name: column[start:end] for name, column in columns.items()}
+            start, total = end, 0
+        total += tensor.numel()
+    yield {name: column[start:] for name, column in columns.items()}
+
+
+def _cut(columns: Columns) -> tuple[Columns, list[int]]:
+    """Layers in parts of a block at most, where their layouts allow, and the layer that each part is of."""
+    size = _block_size(next(iter(columns.values()))[0])
+    parts: Columns = {name: [] for name in columns}
+    owners: list[int] = []
+    for owner, layer in enumerate(zip(*columns.values(), strict=True)):
+        flat = _flat(layer) if layer[0].numel() > size else None
+        for name, tensor, whole in zip(columns, flat or layer, layer, strict=True):
+            parts[name] += [whole] if flat is None else torch.split(tensor, size)
+        owners += [owner] * (len(next(iter(parts.values()))) - len(owners))
+    return parts, owners
+
+
+def _flat(tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
+    """One-dimensional views that go through all tensors in the same order; None if their layouts differ."""
+    strides = tensors[0].stride()
+    order = sorted(range(len(strides)), key=lambda axis: strides[axis], reverse=True)
+    permuted = [tensor.permute(order) for tensor in tensors]
+    return [t.view(-1) for t in permuted] if all(t.is_contiguous() for t in permuted) else None
+
+
+def _block_size(like: Tensor) -> int:
+    return _CPU_BLOCK * torch.get_num_threads() if like.device.type == "cpu" else _DEVICE_BLOCK
+
+
+def _run(program: Program, parts: Columns) -> None:
+    for block in joined(parts):
+        program.run(block)
+
+
+def _leaves(*names: str) -> dict[str, Any]:
+    return {name: Expression.leaf(name) for name in names}
+
+
+def _direction(rule: Rule, step: int, hyper: Hyper) -> tuple[Any, dict[str, Any]]:
+    slots = _leaves(*rule.slots)
+    values = _leaves("parameter", "gradient", "hessian_diagonal")
+    if rule.direction is None:
+        return values["gradient"], slots
+    curvature = [values["hessian_diagonal"]] if rule.needs_hessian_diagonal else []
+    return rule.direction(values["parameter"], values["gradient"], slots, step, hyper, *curvature)
+
+
+def _move(rule: Rule, direction: Any, slots: dict[str, Any], rate: Any, step: int, hyper: Hyper) -> Program:
+    parameter: Any = Expression.leaf("parameter")
+    moved, slots = rule.move(parameter, direction, slots, rate, step, hyper)
+    return Program({**slots, "parameter": moved})
+
+
+def _measure(layer: LayerRate, columns: Columns, along: str, hyper: Hyper) -> list[Tensor]:
+    """For every quantity of the rule one vector, with a value for each place of the columns."""
+    weights: Any = Layers(columns["parameter"])
+    directions: Any = Layers(columns[along])
+    return [torch.stack(list(values)) for values in layer.measure(weights, directions, hyper)]
+
+
+def _rates(layer: LayerRate, measured: list[Tensor], owners: list[int], hyper: Hyper) -> list[Tensor]:
+    """The rate of every part: that of the layer which it is of."""
+    index = torch.tensor(owners, device=measured[0].device)
+    if layer.additive:
+        measured = [values.new_zeros(owners[-1] + 1).index_add_(0, index, values) for values in measured]
+    return list(layer.rate(tuple(measured), hyper)[index].unbind())
+
+
+def _scratch(like: list[Tensor], memory: Tensor) -> list[Tensor]:
+    """Tensors of the same layouts, all in one piece of memory that grows where it is too small."""
+    total = sum(tensor.numel() for tensor in like)
+    if memory.numel() < total:
+        memory.resize_(total)
+    places, start = [], 0
+    for tensor in like:
+        dense = _flat((tensor,)) is not None
+        place = memory.as_strided(tensor.shape, tensor.stride(), start) if dense else torch.empty_like(tensor)
+        places.append(place)
+        start += tensor.numel()
+    return places
