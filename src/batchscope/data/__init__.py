@@ -1,0 +1,9 @@
+"""Data sets read from their official files into tensors, in fixed splits."""
+
+from batchscope.data.digits import load_digits
+from batchscope.data.files import data_folder
+from batchscope.data.idx import read_idx
+from batchscope.data.mnist import load_fashion_mnist, load_mnist
+from batchscope.data.splits import Splits
+
+__all__ = ["Splits", "data_folder", "load_digits", "load_fashion_mnist", "load_mnist", "read_idx"]

@@ -1,0 +1,55 @@
+"""A goal: the metric, the side, and the threshold that must be passed."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from batchscope.errors import StudyError
+
+_GOAL = re.compile(r"\s*(?P<metric>[A-Za-z][\w.-]*/[\w.-]+)\s*(?P<side>[<>])(?P<equal>=?)\s*(?P<threshold>\S+)\s*")
+
+
+@dataclass(frozen=True, order=True)
+class Goal:
+    """Reached at the first look where ``metric`` is strictly beyond ``threshold`` (Sh19 section 4)."""
+
+    metric: str
+    side: Literal["<", ">"]
+    threshold: float
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that nothing, or everything, is beyond."""
+        if not math.isfinite(self.threshold):
+            raise StudyError(f"a goal needs a finite threshold, got {self.threshold}")
+
+    @classmethod
+    def parse(cls, text: str) -> Goal:
+        """Read ``"validation/error < 0.15"``.
+
+        Raises:
+            StudyError: If the text is not metric, ``<`` or ``>``, and a number.
+        """
+        match = _GOAL.fullmatch(text)
+        advice = 'write a goal as METRIC < NUMBER or METRIC > NUMBER, for example "validation/error < 0.15"'
+        if match is None:
+            raise StudyError(f"cannot read the goal {text!r}: {advice}")
+        if match["equal"]:
+            raise StudyError(
+                f"cannot read the goal {text!r}: a goal is reached strictly beyond its threshold; write < or >"
+            )
+        try:
+            threshold = float(match["threshold"])
+        except ValueError:
+            raise StudyError(f"cannot read the goal {text!r}: {match['threshold']!r} is no number; {advice}") from None
+        return cls(match["metric"], "<" if match["side"] == "<" else ">", threshold)
+
+    def is_reached(self, value: float) -> bool:
+        """Whether ``value`` is strictly beyond the threshold; NaN never is."""
+        return value < self.threshold if self.side == "<" else value > self.threshold
+
+    def __str__(self) -> str:
+        """The form that ``parse`` reads back to the same goal."""
+        return f"{self.metric} {self.side} {self.threshold!r}"

@@ -1,0 +1,236 @@
+"""A study: workload x batch sizes x search space x goals x budget, read from a YAML file and checked as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from batchscope.errors import StudyError
+from batchscope.spec import documents
+from batchscope.spec.algorithm import Algorithm
+from batchscope.spec.faults import explain
+from batchscope.spec.goal import Goal
+from batchscope.spec.space import Choice, Frozen, Range, Space
+
+SCHEMA = 1
+LARGEST_BATCH_SIZE = 2**24
+MOST_TRIALS = 100_000
+
+Count = Annotated[int, Field(ge=1)]
+GoalText = Annotated[
+    Goal,
+    BeforeValidator(lambda raw: raw if isinstance(raw, Goal) else Goal.parse(str(raw))),
+    PlainSerializer(str, return_type=str),
+]
+
+
+class Widen(Frozen):
+    """Widening of a side of the space that the best point lies near."""
+
+    edge: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    rounds: Annotated[int, Field(ge=0, le=20)] = 0
+
+
+class Confirm(Frozen):
+    """Runs of the best point of each batch size with new seeds."""
+
+    seeds: Annotated[int, Field(ge=0, le=1000)] = 0
+
+
+class Search(Frozen):
+    """How the space is searched, anew at every batch size."""
+
+    method: Literal["sobol", "halton", "random", "grid"] = "sobol"
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 20
+    space: Annotated[Space, Field(min_length=1)]
+    widen: Widen = Widen()
+    confirm: Confirm = Confirm()
+
+    @model_validator(mode="after")
+    def _grid_is_its_own_count(self) -> Search:
+        if self.method == "grid":
+            for name, dimension in self.space.items():
+                if isinstance(dimension, Range) and dimension.points is None:
+                    raise ValueError(f"space.{name}: a grid needs points: 9, say, or a list of values")
+        if self.method == "grid" and self.count > MOST_TRIALS:
+            raise ValueError(f"a grid may have {MOST_TRIALS:,} points, this one has {self.count:,}; give fewer values")
+        if self.method == "grid" and "trials" in self.model_fields_set and self.trials != self.count:
+            raise ValueError(
+                f"a grid runs each of its points, here {self.count}, got trials: {self.trials}; remove trials"
+            )
+        return self
+
+    @property
+    def count(self) -> int:
+        """Feasible trials wanted at every batch size; every point of a grid."""
+        if self.method != "grid":
+            return self.trials
+        sizes = (len(d.values) if isinstance(d, Choice) else d.points or 1 for d in self.space.values())
+        return math.prod(sizes)
+
+
+class Budget(Frozen):
+    """The most that a trial is trained; exactly one of the three."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Count | None = None
+    examples: Count | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Budget:
+        given = [name for name in ("epochs", "steps", "examples") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of epochs, steps, examples; got {', '.join(given) or 'none'}")
+        return self
+
+    def examples_at(self, batch_size: int, train_size: int | None) -> int:
+        """Examples that a trial may see, not rounded to whole steps."""
+        if self.steps is not None:
+            return self.steps * batch_size
+        if self.examples is not None:
+            return self.examples
+        if train_size is None:
+            raise StudyError("a budget in epochs needs a training set of known size; write budget: {steps: 10000}, say")
+        return math.ceil(float(self.epochs or 0) * train_size)
+
+
+class Evaluation(Frozen):
+    """When trials are evaluated: a geometric grid of steps, the same at every batch size."""
+
+    ratio: Annotated[float, Field(gt=1, le=4)] = 1.05
+    first: Count = 1
+
+
+class Engine(Frozen):
+    """How trials are computed. ``auto`` is measured; a pinned value makes two runs comparable bit for bit."""
+
+    program: Literal["auto", "loop", "vmap"] = "auto"
+    pack_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+
+
+class Span(Frozen):
+    """Batch sizes from, from x factor, ... up to to."""
+
+    start: Annotated[int, Field(ge=1, le=LARGEST_BATCH_SIZE, alias="from")]
+    stop: Annotated[int, Field(ge=1, le=LARGEST_BATCH_SIZE, alias="to")]
+    factor: Annotated[float, Field(ge=1.01)] = 2.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Span:
+        if self.start > self.stop:
+            raise ValueError(f"from must not exceed to, got from {self.start} and to {self.stop}")
+        return self
+
+    def sizes(self) -> list[int]:
+        """The batch sizes, rounded to whole examples."""
+        count = math.floor(math.log(self.stop / self.start) / math.log(self.factor) + 1e-9) + 1
+        return [round(self.start * self.factor**i) for i in range(count)]
+
+
+if TYPE_CHECKING:
+    BatchSizes = tuple[int, ...]  # what the value is; below, what a file may hold
+else:
+    _Size = Annotated[int, Field(ge=1, le=LARGEST_BATCH_SIZE)]
+    BatchSizes = Annotated[
+        Annotated[Span, Tag("span")] | Annotated[tuple[_Size, ...], Field(min_length=1, max_length=1000), Tag("list")],
+        Discriminator(lambda raw: "span" if isinstance(raw, Mapping | Span) else "list"),
+        BeforeValidator(lambda raw: [raw] if isinstance(raw, int) else raw),
+        AfterValidator(lambda sizes: tuple(sorted(set(sizes.sizes() if isinstance(sizes, Span) else sizes)))),
+        PlainSerializer(list, return_type=list),
+    ]
+
+
+class Study(Frozen):
+    """Everything that a run depends on."""
+
+    workload: Annotated[str, Field(min_length=1, max_length=1000)]
+    algorithm: Algorithm = Algorithm()
+    batch_sizes: BatchSizes
+    search: Search
+    goals: Annotated[tuple[GoalText, ...], Field(min_length=1, max_length=100)]
+    budget: Budget
+    policy: Literal["race", "full"] = "race"
+    margin: Annotated[float, Field(ge=1, le=100)] = 1.5
+    evaluation: Evaluation = Evaluation()
+    engine: Engine = Engine()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("goals")
+    @classmethod
+    def _each_once(cls, goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
+        return tuple(dict.fromkeys(goals))
+
+    @model_validator(mode="after")
+    def _space_fits_algorithm(self) -> Study:
+        self.algorithm.check_space(self.search.space)
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Study:
+        """Read a study file, with ``key=value`` overrides such as ``search.trials=8``.
+
+        Raises:
+            StudyError: With every fault at once: its place, the rule, the value got, and what to type.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise StudyError(f"no study file at {path}; give the path of a YAML file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(f"cannot read the study file {path}: {error}") from None
+        return cls.from_text(text, overrides, source=str(path))
+
+    @classmethod
+    def from_text(cls, text: str, overrides: Iterable[str] = (), source: str = "the study") -> Study:
+        """Read a study from YAML text.
+
+        Errors:
+            StudyError: With every fault at once.
+        """
+        document = documents.load(text, source)
+        for override in overrides:
+            documents.override(document, override)
+        return cls.from_mapping(document, source)
+
+    @classmethod
+    def from_mapping(cls, document: Mapping[str, Any], source: str = "the study") -> Study:
+        """Check a mapping of the form of a study file.
+
+        Raises:
+            StudyError: With every fault at once.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise StudyError(explain(error, cls, source)) from None
+
+    def to_yaml(self) -> str:
+        """The resolved study, every default written out; ``from_text`` gives the same study again."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+    def context(self, workload_fingerprint: str) -> str:
+        """What trial ids share: workload, algorithm, and whatever else changes the numbers of a trial."""
+        what = [workload_fingerprint, self.algorithm.model_dump(mode="json"), self.evaluation.model_dump()]
+        what.append(self.engine.dtype)
+        if self.algorithm.depends_on_budget:
+            what.append(self.budget.model_dump())
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""Workloads by name: built-in ones, and a user's ``path/to/file.py:function``."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from batchscope.spec.workload import Workload
+from batchscope.workloads.registry import WORKLOADS, find
+from batchscope.workloads.user_file import load_file
+
+__all__ = ["WORKLOADS", "Listed", "load", "load_file", "names", "template"]
+
+
+class Listed(NamedTuple):
+    """A row of ``batchscope workloads``."""
+
+    pattern: str
+    description: str
+    goals: tuple[str, ...]
+    example: str
+
+
+def load(name: str, data_dir: str | Path | None = None) -> Workload:
+    """The workload of a built-in name, or of ``path/to/file.py:function``.
+
+    ``data_dir`` is the folder of data sets; without it the environment's ``BATCHSCOPE_DATA``, else the user
+    cache directory. A name that is neither is a ``WorkloadError`` that names the nearest; data that is not
+    to be had is a ``DataError``.
+    """
+    if ".py:" in name or name.endswith(".py"):
+        return load_file(name, data_dir)
+    family, fields = find(name)
+    return dataclasses.replace(family.build(fields, data_dir), name=name)
+
+
+def names() -> list[Listed]:
+    """Every built-in pattern, with what it is, goals to begin with, and a name that can be used as it is."""
+    return [Listed(family.pattern, family.description, family.goals, family.example) for family in WORKLOADS.values()]
+
+
+def template() -> str:
+    """A commented workload file that runs as it is: what ``batchscope init`` writes."""
+    return resources.files("batchscope.workloads").joinpath("starter.py").read_text(encoding="utf-8")
