@@ -1,0 +1,111 @@
+"""The order of training examples: one endless stream of permutations that all trials of a replicate share.
+
+A batch is a stretch of the stream, so batches of any size follow each other without losing or repeating an example
+inside an epoch, and a trial's place in its data is one number: the examples it has seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset, default_collate
+
+from batchscope.errors import WorkloadError
+from batchscope.seeds import key, torch_generator
+from batchscope.spec.workload import Stream, TrainingData, Workload
+from batchscope.tensors import Pair, map_pair
+
+
+def placed(pair: Pair, dtype: torch.dtype, device: torch.device) -> Pair:
+    """On the device, with floating-point tensors in the dtype of the training."""
+
+    def place(tensor: Tensor) -> Tensor:
+        return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+    return map_pair(place, pair)
+
+
+class Batches:
+    """Training batches by their place in the stream: ``take(start, count)`` is a pure function."""
+
+    def __init__(self, workload: Workload, seed: int, replicate: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Place the data once; the order depends on seed, replicate and epoch only."""
+        self._seed, self._replicate = seed, replicate
+        self._dtype, self._device = dtype, device
+        data: TrainingData = workload.train
+        if isinstance(data, TensorDataset) and len(data.tensors) == 2:
+            data = (data.tensors[0], data.tensors[1])
+        self._data = placed(data, dtype, device) if isinstance(data, tuple) else data
+        self._source: Any = workload.train
+        self._size = workload.train_size
+        self._orders: dict[int, Tensor] = {}
+        self._reader: Iterator[Any] | None = None
+        self._read = 0
+
+    def take(self, start: int, count: int) -> Pair:
+        """Examples ``start`` to ``start + count`` of the stream, inputs and targets.
+
+        Errors:
+            WorkloadError: If the training data does not give pairs of inputs and targets.
+        """
+        data = self._data
+        if isinstance(data, Stream):
+            drawn = data.draw(torch_generator(self._seed, "stream", self._replicate, start), count)
+        elif isinstance(data, tuple):
+            where = self._positions(start, count)
+            return map_pair(lambda tensor: tensor.index_select(0, where), data)
+        elif self._size is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(key(self._seed, "examples", self._replicate, start))
+                drawn = _collate([self._source[i] for i in self._positions(start, count).tolist()])
+        else:
+            drawn = _collate(self._next(start, count))
+        return placed(drawn, self._dtype, self._device)
+
+    def _positions(self, start: int, count: int) -> Tensor:
+        size = self._size or 1
+        parts, end = [], start + count
+        while start < end:
+            epoch, offset = divmod(start, size)
+            part = self._order(epoch)[offset : offset + end - start]
+            parts.append(part)
+            start += len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            while len(self._orders) > 1:
+                del self._orders[min(self._orders)]
+            generator = torch_generator(self._seed, "order", self._replicate, epoch)
+            self._orders[epoch] = torch.randperm(self._size or 1, generator=generator).to(self._device)
+        return self._orders[epoch]
+
+    def _next(self, start: int, count: int) -> list[Any]:
+        """Read an iterable on from where it is; begin again, and skip, when asked for an earlier place."""
+        if self._reader is None or start < self._read:
+            self._reader, self._read = self._examples(), 0
+        skipped = list(itertools.islice(self._reader, start - self._read, start - self._read + count))
+        self._read = start + count
+        return skipped
+
+    def _examples(self) -> Iterator[Any]:
+        assert callable(self._data)
+        for epoch in itertools.count():
+            examples = iter(self._data(key(self._seed, "order", self._replicate, epoch)))
+            first = next(examples, None)
+            if first is None:
+                raise WorkloadError("train gave an iterable without examples; return at least one (input, target)")
+            yield first
+            yield from examples
+
+
+def _collate(examples: list[Any]) -> Pair:
+    try:
+        inputs, targets = default_collate(examples)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WorkloadError(f"every training example must be an (input, target) pair of one shape: {error}") from None
+    return inputs, targets

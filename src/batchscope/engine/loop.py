@@ -1,0 +1,117 @@
+"""The plain loop, for any module and as the oracle: one trial after the other, through module and autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from batchscope.engine.evaluate import means_of, validation_chunks
+from batchscope.engine.pack import State, slots_of
+from batchscope.engine.program import Program
+from batchscope.engine.randomness import seed_step
+from batchscope.engine.training import Cell, Settings, batch_loss
+from batchscope.tensors import with_prefix
+
+
+class Loop(Program):
+    """One trial at a time, as a user would write it."""
+
+    name = "loop"
+
+    def __init__(self, cell: Cell) -> None:
+        """Build the module that every trial's state is loaded into."""
+        super().__init__(cell)
+        self._module = cell.loaded.module()
+
+    def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
+        """Advance the trials one after the other."""
+        rates = settings.learning_rates(start, until)
+        states, sums = [], []
+        for k, own in enumerate(_each(state)):
+            hyper = {name: value[k] for name, value in settings.hyper.items()}
+            trained, total = self._train_one(own, hyper, rates[:, k], start)
+            states.append(trained)
+            sums.append(total)
+        return {name: torch.stack([own[name] for own in states]) for name in state}, torch.stack(sums)
+
+    def evaluate(self, state: State) -> dict[str, Tensor]:
+        """Evaluate the trials one after the other."""
+        rows = []
+        for own in _each(state):
+            self._load(own)
+            self._module.eval()
+            with torch.no_grad():
+                rows.append(means_of(self.cell, self._module, validation_chunks(self.cell)))
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _train_one(self, state: State, hyper: State, rates: Tensor, start: int) -> tuple[State, Tensor]:
+        module, rule, cell = self._load(state).train(), self.cell.rule, self.cell
+        named = dict(module.named_parameters())
+        slots = slots_of(state, rule.slots)
+        total = torch.zeros((), dtype=torch.float64, device=rates.device)
+        for i, rate in enumerate(rates):
+            step = start + i
+            clock = torch.tensor([step + 1, cell.timeline.epoch(step)], dtype=torch.float64, device=rates.device)
+            inputs, targets = cell.batch(step)
+            seed_step(cell, step)
+            loss = batch_loss(cell, module(inputs), targets, hyper, clock[1])
+            curved = rule.needs_hessian_diagonal
+            gradients = torch.autograd.grad(
+                loss, list(named.values()), create_graph=curved, allow_unused=True, materialize_grads=True
+            )
+            diagonal: dict[str, Tensor] = {}
+            if curved:
+                diagonal = hessian_diagonal_along(gradients, named, cell.probes(step, named))
+            with torch.no_grad():
+                now, count = {**hyper, "learning_rate": rate}, clock[0].to(rate.dtype)
+                for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
+                    curvature = (diagonal[name],) if curved else ()
+                    moved, slots[name] = rule.update(parameter, gradient, slots[name], count, now, *curvature)
+                    parameter.copy_(moved)
+                total += loss.detach()
+        return self._read(slots), total
+
+    def _load(self, state: State) -> nn.Module:
+        with torch.no_grad():
+            for name, parameter in self._module.named_parameters():
+                parameter.copy_(state[f"parameter/{name}"])
+            for name, buffer in self._module.named_buffers():
+                buffer.copy_(state[f"buffer/{name}"])
+        return self._module
+
+    def _read(self, slots: dict[str, dict[str, Tensor]]) -> State:
+        state = {name: value.detach().clone() for name, value in self._module.named_parameters()}
+        buffers = {name: value.clone() for name, value in self._module.named_buffers()}
+        kept = {f"slot/{slot}/{name}": value for name, own in slots.items() for slot, value in own.items()}
+        return {**with_prefix("parameter", state), **kept, **with_prefix("buffer", buffers)}
+
+
+def _each(state: State) -> Iterator[State]:
+    count = next(iter(state.values())).shape[0]
+    for k in range(count):
+        yield {name: value[k] for name, value in state.items()}
+
+
+def hessian_diagonal_along(
+    gradients: Sequence[Tensor], named: Mapping[str, Tensor], probes: Mapping[str, Tensor]
+) -> State:
+    """Hutchinson's estimate of the Hessian's diagonal from gradients that still have their graph."""
+    parameters = list(named.values())
+    curved = [k for k, gradient in enumerate(gradients) if gradient.requires_grad]
+    count = next(iter(probes.values())).shape[0]
+    diagonal = {name: torch.zeros_like(value) for name, value in named.items()}
+    for probe in range(count if curved else 0):
+        z = [probes[name][probe] for name in named]
+        products = torch.autograd.grad(
+            [gradients[k] for k in curved],
+            parameters,
+            [z[k] for k in curved],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        for name, sign, product in zip(named, z, products, strict=True):
+            diagonal[name] = diagonal[name] + sign * product / count
+    return diagonal

@@ -1,0 +1,87 @@
+"""A pack: the states of K trials at the same step, stacked.
+
+State names: ``parameter/NAME``, ``buffer/NAME``, ``slot/SLOT/NAME``. Shapes: a leading K on every tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from batchscope.engine.training import Cell
+from batchscope.spec.trial import Trial
+from batchscope.tensors import under_prefix, with_prefix
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """K trials that are advanced together.
+
+    Attributes:
+        trials: The K trials.
+        state: Flat, every tensor (K, ...).
+        step: Updates done.
+        train_seconds: Spent on training each of them so far, a K-th of the pack's.
+        evaluation_seconds: Likewise on evaluation.
+    """
+
+    trials: tuple[Trial, ...]
+    state: State
+    step: int = 0
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+
+    @classmethod
+    def fresh(cls, cell: Cell, trials: Sequence[Trial]) -> Pack:
+        """Trials before their first step: every trial's initial values come from its own seed."""
+        states = [initial_state(cell, trial) for trial in trials]
+        return cls(tuple(trials), {name: torch.stack([state[name] for state in states]) for name in states[0]})
+
+    def only(self, members: Sequence[int]) -> Pack:
+        """The pack without the trials whose index is not among ``members``."""
+        if tuple(trial.index for trial in self.trials) == tuple(members):
+            return self
+        kept = [k for k, trial in enumerate(self.trials) if trial.index in set(members)]
+        where = torch.tensor(kept, device=next(iter(self.state.values())).device)
+        state = {name: value.index_select(0, where) for name, value in self.state.items()}
+        return replace(self, trials=tuple(self.trials[k] for k in kept), state=state)
+
+    def to_tensors(self) -> State:
+        """Everything but the trials as tensors, for a checkpoint."""
+        numbers = [float(self.step), self.train_seconds, self.evaluation_seconds]
+        indices = torch.tensor([trial.index for trial in self.trials])
+        return {
+            **self.state,
+            "pack/indices": indices,
+            "pack/numbers": torch.tensor(numbers, dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: State, trials: Sequence[Trial], device: torch.device) -> Pack:
+        """What ``to_tensors`` made; ``trials`` are all of the batch size, by index."""
+        state = {name: value.to(device) for name, value in tensors.items() if not name.startswith("pack/")}
+        step, train, evaluation = tensors["pack/numbers"].tolist()
+        members = tuple(trials[i] for i in tensors["pack/indices"].tolist())
+        return cls(members, state, int(step), train, evaluation)
+
+
+def initial_state(cell: Cell, trial: Trial) -> State:
+    """The state of one trial before its first step."""
+    module = cell.loaded.module(trial.seed)
+    state: State = {}
+    for name, parameter in module.named_parameters():
+        value = parameter.detach()
+        state[f"parameter/{name}"] = value
+        state |= {f"slot/{slot}/{name}": tensor for slot, tensor in cell.rule.init(value).items()}
+    return state | with_prefix("buffer", {name: buffer.detach() for name, buffer in module.named_buffers()})
+
+
+def slots_of(state: State, slots: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Parameter name to its slots."""
+    by_slot = {slot: under_prefix(f"slot/{slot}", state) for slot in slots}
+    return {name: {slot: by_slot[slot][name] for slot in slots} for name in under_prefix("parameter", state)}

@@ -1,0 +1,126 @@
+"""How steps are computed: the interface of a program, and ``advance``, which is the same for all of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from batchscope.engine.pack import Pack, State
+from batchscope.engine.training import Cell, Settings
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Measurements of K trials at some steps.
+
+    Attributes:
+        steps: The looks, ascending.
+        examples: Seen at each look.
+        epochs: Seen at each look.
+        metrics: Name to a row for each look, of K values.
+        seconds: Training seconds of one trial up to each look.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    examples: list[int] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
+    metrics: dict[str, list[list[float]]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+
+class Program(ABC):
+    """Trains and evaluates packs of one cell.
+
+    A program may cache whatever it compiled or traced; what it computes depends on its arguments only.
+    """
+
+    name: str
+
+    def __init__(self, cell: Cell) -> None:
+        """Prepare for a cell; nothing is computed yet."""
+        self.cell = cell
+
+    @abstractmethod
+    def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
+        """Advance K trials from step ``start`` to ``until``.
+
+        Returns:
+            The new state, and (K,) float64 sums over the steps of the batches' mean losses.
+        """
+
+    @abstractmethod
+    def evaluate(self, state: State) -> dict[str, Tensor]:
+        """Name to (K,) float64 means over the validation examples: ``loss`` and every metric."""
+
+
+def advance(
+    program: Program,
+    pack: Pack,
+    until: int,
+    looks: Sequence[int],
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[Pack, Looks] | None:
+    """Train a pack until a step and measure it at every look on the way: a pure function of its arguments.
+
+    Args:
+        program: How.
+        pack: From where.
+        until: The step to stop at.
+        looks: Steps in (pack.step, until] at which all trials are evaluated; none to train only.
+        interrupted: Asked at every look; once it says so, nothing is returned.
+
+    Returns:
+        The pack at ``until`` and its measurements; None if interrupted.
+    """
+    cell, settings = program.cell, Settings.of(program.cell, pack.trials)
+    result = Looks()
+    losses = torch.zeros(len(pack.trials), dtype=torch.float64, device=cell.loaded.device)
+    since = pack.step
+    for target in sorted({*looks, until}):
+        if interrupted():
+            return None
+        started = time.perf_counter()
+        state, sums = program.train(pack.state, settings, pack.step, target)
+        losses += sums
+        trained = _clock(losses)
+        seconds = (trained - started) / len(pack.trials)
+        pack = replace(pack, state=state, step=target, train_seconds=pack.train_seconds + seconds)
+        if target in looks:
+            values = {"train/loss": losses / (target - since)}
+            values |= {f"validation/{name}": value for name, value in program.evaluate(state).items()}
+            _record(result, cell, pack, values)
+            losses, since = torch.zeros_like(losses), target
+            seconds = (time.perf_counter() - trained) / len(pack.trials)
+            pack = replace(pack, evaluation_seconds=pack.evaluation_seconds + seconds)
+    return pack, result
+
+
+def _clock(computed: Tensor) -> float:
+    """The time when everything that a tensor depends on has been computed."""
+    if computed.is_cuda:
+        torch.cuda.synchronize(computed.device)
+    return time.perf_counter()
+
+
+def _record(looks: Looks, cell: Cell, pack: Pack, values: Mapping[str, Tensor]) -> None:
+    looks.steps.append(pack.step)
+    looks.examples.append(cell.timeline.examples(pack.step))
+    looks.epochs.append(cell.timeline.epoch(pack.step))
+    looks.seconds.append(pack.train_seconds)
+    for name, value in values.items():
+        looks.metrics.setdefault(name, []).append(value.tolist())
+
+
+def diverged_at(looks: Looks, k: int) -> int | None:
+    """The first look at which anything measured of trial ``k`` is not finite."""
+    for row, step in enumerate(looks.steps):
+        if not all(math.isfinite(values[row][k]) for values in looks.metrics.values()):
+            return step
+    return None

@@ -1,0 +1,194 @@
+"""What the trials at one batch size share, and the arithmetic of one training step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchscope.engine.batches import Batches, placed
+from batchscope.errors import WorkloadError
+from batchscope.nn import convert_ghost_batch_norm
+from batchscope.optim import Rule
+from batchscope.optim.hutchinson import signs
+from batchscope.plan.timeline import Timeline
+from batchscope.schedules import SmallLossDiscard
+from batchscope.seeds import torch_generator
+from batchscope.spec.algorithm import Algorithm
+from batchscope.spec.study import Study
+from batchscope.spec.trial import Trial
+from batchscope.spec.workload import Workload, as_tensors
+from batchscope.tensors import Pair, Tree, leaves
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Loaded:
+    """A workload with its data placed on a device, once for all batch sizes."""
+
+    def __init__(self, workload: Workload, study: Study, device: torch.device) -> None:
+        """Place the data and build one module, whose values are never used.
+
+        Errors:
+            WorkloadError: If the model function does not return a module.
+        """
+        self.workload, self.study, self.device = workload, study, device
+        self.algorithm: Algorithm = study.algorithm
+        self.dtype = DTYPES[study.engine.dtype]
+        self.validation: Pair = placed(as_tensors(workload.validation), self.dtype, device)
+        self._batches: dict[int, Batches] = {}
+
+    def batches(self, replicate: int) -> Batches:
+        """The stream of training examples of a replicate."""
+        if replicate not in self._batches:
+            self._batches[replicate] = Batches(self.workload, self.study.seed, replicate, self.dtype, self.device)
+        return self._batches[replicate]
+
+    def module(self, seed: int = 0) -> nn.Module:
+        """A fresh module whose initial values depend on ``seed`` only, whatever the device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = self.workload.model()
+        if not isinstance(module, nn.Module):
+            raise WorkloadError(f"model() must return a torch.nn.Module, got {type(module).__name__}")
+        size = self.algorithm.ghost_batch_size
+        if size is not None and convert_ghost_batch_norm(module, size)[1] == 0:
+            raise WorkloadError(
+                f"algorithm.ghost_batch_size: the model of {self.study.workload} has no batch norm; remove it"
+            )
+        return module.to(device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One batch size of a study: what its trials share.
+
+    Attributes:
+        loaded: The workload and its data.
+        batch_size: The study's; examples in one update where no schedule changes it.
+        replicate: Which stream of examples.
+    """
+
+    loaded: Loaded
+    batch_size: int
+    replicate: int = 0
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Batch size and learning-rate factor of every step."""
+        return Timeline(self.loaded.study, self.batch_size, self.loaded.workload.train_size)
+
+    @cached_property
+    def discards(self) -> bool:
+        """Whether small losses are left out."""
+        return self.loaded.algorithm.discard_small_loss is not None
+
+    @cached_property
+    def smooths(self) -> bool:
+        """Whether any trial can have smoothed labels."""
+        study = self.loaded.study
+        return study.algorithm.label_smoothing > 0 or "label_smoothing" in study.search.space
+
+    @property
+    def rule(self) -> Rule:
+        """The optimizer's update rule."""
+        return self.loaded.algorithm.rule
+
+    def batch(self, step: int) -> Pair:
+        """The batch of the 0-based ``step``."""
+        start, end = self.timeline.examples(step), self.timeline.examples(step + 1)
+        return self.loaded.batches(self.replicate).take(start, end - start)
+
+    def probes(self, step: int, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """For each parameter (probes, *shape) random signs, the same for all trials; none where no rule needs them."""
+        if not self.rule.needs_hessian_diagonal:
+            return {}
+        study = self.loaded.study
+        generator = torch_generator(study.seed, "probes", self.replicate, step, device=self.loaded.device)
+        count = study.algorithm.hessian_probes
+        return {name: signs(value, generator, count) for name, value in parameters.items()}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The hyperparameters of a pack as tensors of shape (K,).
+
+    Attributes:
+        timeline: Whose factors multiply the learning rate.
+        hyper: For every hyperparameter of the rule, and ``label_smoothing`` and ``discard_fraction``.
+        searched: Parameters of the learning-rate schedule that are each trial's own, in float64.
+    """
+
+    timeline: Timeline
+    hyper: dict[str, Tensor]
+    searched: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, cell: Cell, trials: tuple[Trial, ...]) -> Settings:
+        """Read the trials' points."""
+        algorithm = cell.loaded.algorithm
+
+        def column(values: Iterable[float | str], dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.tensor([float(value) for value in values], dtype=dtype, device=cell.loaded.device)
+
+        def own(name: str, default: float) -> Tensor:
+            return column((trial.hyperparameters.get(name, default) for trial in trials), cell.loaded.dtype)
+
+        points = [algorithm.hyperparameters(trial.hyperparameters) for trial in trials]
+        scaled = cell.timeline.scaled({name: column(point[name] for point in points) for name in points[0]})
+        small = algorithm.discard_small_loss
+        return cls(
+            timeline=cell.timeline,
+            hyper={name: value.to(cell.loaded.dtype) for name, value in scaled.items()}
+            | {
+                "label_smoothing": own("label_smoothing", algorithm.label_smoothing),
+                "discard_fraction": own("discard_fraction", small.fraction if small else 0.0),
+            },
+            searched={name: column(trial.hyperparameters[name] for trial in trials) for name in cell.timeline.searched},
+        )
+
+    def learning_rates(self, start: int, until: int) -> Tensor:
+        """(T, K) learning rates of the 0-based steps from ``start`` up to ``until``."""
+        base = self.hyper["learning_rate"]
+        factors = self.timeline.factors(start, until, self.searched).to(base.device)
+        return (base * factors).to(base.dtype)
+
+
+def batch_loss(cell: Cell, outputs: Any, targets: Tree, hyper: Mapping[str, Tensor], epoch: Tensor) -> Tensor:
+    """The loss of a batch, a 0-dim tensor: the mean over its examples, smoothed and thinned as the study asks.
+
+    With smoothing s the loss is (1 - s) loss(outputs, targets) + s mean over classes c of loss(outputs, c), which for
+    the cross entropy is the loss against the smoothed target (Szegedy et al. 2016, section 7).
+
+    Args:
+        cell: Whose loss.
+        outputs: What the model returned.
+        targets: (B,) classes where there is smoothing.
+        hyper: ``label_smoothing`` and ``discard_fraction``, 0-dim.
+        epoch: 0-dim, epochs seen before the batch.
+
+    Raises:
+        WorkloadError: If the loss does not give one value per example.
+    """
+    loss = cell.loaded.workload.loss
+    losses = loss(outputs, targets)
+    count = int(next(leaves(targets)).shape[0])
+    if tuple(losses.shape) != (count,):
+        raise WorkloadError(
+            f"loss must give one value per example, shape ({count},), got {tuple(losses.shape)}; "
+            "with torch's losses write reduction='none'"
+        )
+    if cell.smooths:
+        assert isinstance(targets, Tensor)
+        smoothing = hyper["label_smoothing"]
+        spread = [loss(outputs, torch.full_like(targets, c)) for c in range(outputs.shape[-1])]
+        losses = (1 - smoothing) * losses + smoothing * torch.stack(spread).mean(0)
+    small = cell.loaded.algorithm.discard_small_loss
+    if small is not None:
+        return SmallLossDiscard(hyper["discard_fraction"], small.epochs or math.inf).mean(losses, epoch)
+    return losses.mean()

@@ -1,0 +1,58 @@
+"""Step counts: the looks at which trials are evaluated, and the rungs to which they are advanced together."""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from functools import lru_cache
+
+RUNG_RATIO = 1.5
+FIRST_RUNG = 8
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Looks at geometrically growing steps: about ``log(2) / log(ratio)`` of them in every doubling.
+
+    The grid is the same at every batch size, so that no batch size gets more chances of a lucky evaluation (Sh19
+    section 5.1 names that as a weakness of its own protocol). Where steps are few, looks are whole steps apart.
+
+    Attributes:
+        ratio: The quotient of one look's step and the one before, above 1.
+        first: The first look.
+        last: The budget; always a look.
+    """
+
+    ratio: float
+    first: int
+    last: int
+
+    def looks(self) -> tuple[int, ...]:
+        """All looks, ascending."""
+        return _looks(self.ratio, self.first, self.last)
+
+    def between(self, after: int, until: int) -> tuple[int, ...]:
+        """The looks in (after, until]."""
+        looks = self.looks()
+        return looks[bisect.bisect_right(looks, after) : bisect.bisect_right(looks, until)]
+
+    def at_least(self, step: float) -> int:
+        """The first look at ``step`` or later; the budget where there is none."""
+        looks = self.looks()
+        return looks[min(bisect.bisect_left(looks, step), len(looks) - 1)]
+
+    def rungs(self) -> tuple[int, ...]:
+        """Looks about a factor of ``RUNG_RATIO`` apart, the last one the budget."""
+        rungs = [self.at_least(FIRST_RUNG)]
+        while rungs[-1] < self.last:
+            rungs.append(self.at_least(rungs[-1] * RUNG_RATIO))
+        return tuple(rungs)
+
+
+@lru_cache(maxsize=64)
+def _looks(ratio: float, first: int, last: int) -> tuple[int, ...]:
+    looks, exact = [], float(first)
+    while round(exact) < last:
+        looks.append(round(exact))
+        exact = max(exact * ratio, looks[-1] + 1)
+    return (*looks, last)

@@ -1,0 +1,82 @@
+"""Points of a search space, in an order that depends on the study's seed and the batch size only."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from scipy.stats import qmc
+
+from batchscope.seeds import key
+from batchscope.spec.space import Choice, Dimension, Range, Value
+from batchscope.spec.study import Search
+from batchscope.spec.trial import Trial
+
+Point = dict[str, Value]
+
+_BLOCK = 64
+
+
+def points(search: Search, seed: int) -> Iterator[Point]:
+    """The points of a search, one after the other; endless unless it is a grid.
+
+    Sobol and Halton sequences are scrambled, so that different seeds are independent searches, each as even.
+
+    Args:
+        search: Method and space.
+        seed: What the scrambling or the draws depend on.
+    """
+    if search.method == "grid":
+        yield from grid(search.space)
+        return
+    for unit in _unit_points(search.method, len(search.space), seed):
+        yield at(search.space, unit)
+
+
+def at(space: Mapping[str, Dimension], unit: np.ndarray) -> Point:
+    """The point of the space at ``unit`` in [0, 1)^d."""
+    return {name: dimension.from_unit(float(u)) for (name, dimension), u in zip(space.items(), unit, strict=True)}
+
+
+def grid(space: Mapping[str, Dimension]) -> Iterator[Point]:
+    """Every combination of the values of a grid; the last dimension changes fastest."""
+    axes = [_axis(dimension) for dimension in space.values()]
+    for values in itertools.product(*axes):
+        yield dict(zip(space, values, strict=True))
+
+
+def _axis(dimension: Dimension) -> list[Value]:
+    if isinstance(dimension, Choice):
+        return list(dimension.values)
+    assert isinstance(dimension, Range) and dimension.points is not None
+    return [dimension.from_unit(i / (dimension.points - 1)) for i in range(dimension.points)]
+
+
+def _unit_points(method: str, dimensions: int, seed: int) -> Iterator[np.ndarray]:
+    """Points of the unit cube, drawn in blocks: a prefix never depends on how many follow."""
+    if method == "random":
+        generator = np.random.default_rng(seed)
+        while True:
+            yield from generator.random((_BLOCK, dimensions))
+    sampler: qmc.QMCEngine
+    if method == "sobol":
+        sampler = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
+    else:
+        sampler = qmc.Halton(dimensions, scramble=True, rng=np.random.default_rng(seed))
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Sobol's balance wants powers of two; replacements have none
+            yield from sampler.random(_BLOCK)
+
+
+def trials(search: Search, batch_size: int, study_seed: int) -> Iterator[Trial]:
+    """The trials at a batch size, in the order in which they are run: an independent search at every batch size."""
+    for index, point in enumerate(points(search, key(study_seed, "search", batch_size))):
+        yield Trial(batch_size, index, point, study_seed)
+
+
+def first_trials(search: Search, batch_size: int, study_seed: int, count: int) -> list[Trial]:
+    """The first trials at a batch size; fewer where a grid has fewer points."""
+    return list(itertools.islice(trials(search, batch_size, study_seed), count))

@@ -1,0 +1,167 @@
+"""Everything a study's algorithm can name, in the engine: pack against plain loop, and against the parts themselves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from batchscope.engine.loop import Loop
+from batchscope.engine.pack import Pack
+from batchscope.engine.program import Program, advance
+from batchscope.engine.training import Cell, Settings
+from batchscope.engine.vmap import Vmap
+from batchscope.errors import StudyError
+from batchscope.nn import GhostBatchNorm1d
+from batchscope.optim import RULES
+from batchscope.plan.sampling import first_trials
+from batchscope.plan.timeline import Timeline
+from engine.workbench import Plain, cell, classification, normalised, study
+
+RATE = "search.space={learning_rate: {min: 1e-3, max: 3e-3}}"
+
+
+def states(program: Program, count: int = 3, steps: int = 12) -> dict[str, Tensor]:
+    trials = first_trials(program.cell.loaded.study.search, program.cell.batch_size, 0, count)
+    advanced = advance(program, Pack.fresh(program.cell, trials), steps, (steps,))
+    assert advanced is not None
+    return advanced[0].state
+
+
+def assert_pack_follows_loop(bench: Cell, steps: int = 12) -> None:
+    packed, looped = states(Vmap(bench), steps=steps), states(Loop(bench), steps=steps)
+    for name, value in looped.items():
+        torch.testing.assert_close(packed[name], value, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_every_optimizer_in_a_pack_follows_the_loop(optimizer: str) -> None:
+    bench = cell(None, f"algorithm.optimizer={optimizer}", RATE)
+    before = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 3)).state
+    assert not torch.equal(before["parameter/layers.0.weight"], states(Loop(bench))["parameter/layers.0.weight"])
+    assert_pack_follows_loop(bench)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "algorithm.warm_up={length: 6}",
+        "algorithm.warm_up=goyal",
+        "algorithm.learning_rate_schedule={name: cosine, unit: budget, decay_steps: 1}",
+        "algorithm.learning_rate_schedule={name: piecewise_constant, steps: [4, 8], factors: [0.5, 0.1]}",
+        "algorithm.scaling_rule={name: srsr, base_batch_size: 2}",
+        "algorithm.discard_small_loss={fraction: 0.3, epochs: 0.2}",
+        "algorithm.first_epochs={batch_size: 4, learning_rate_factor: 0.5, epochs: 0.1}",
+        "algorithm={learning_rate_schedule: {name: cosine, unit: epochs, decay_steps: 2}, batch_schedule: increase}",
+    ],
+)
+def test_every_extra_in_a_pack_follows_the_loop(change: str) -> None:
+    assert_pack_follows_loop(cell(None, change))
+
+
+def test_ghost_batch_norm_is_put_in_place_of_batch_norm() -> None:
+    bench = cell(classification(normalised), "algorithm.ghost_batch_size=3")
+    assert any(isinstance(module, GhostBatchNorm1d) for module in bench.loaded.module().modules())
+    assert_pack_follows_loop(bench)
+    with pytest.raises(Exception, match="has no batch norm; remove it"):
+        cell(None, "algorithm.ghost_batch_size=3").loaded.module()
+
+
+def test_discarding_leaves_the_largest_losses() -> None:
+    bench = cell(classification(lambda: Plain(0.0)), "algorithm.discard_small_loss={fraction: 0.5}")
+    trial = first_trials(bench.loaded.study.search, 8, 0, 1)[0]
+    advanced = advance(Vmap(bench), Pack.fresh(bench, [trial]), 1, (1,))
+    inputs, targets = bench.batch(0)
+    assert advanced is not None and isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+    losses = F.cross_entropy(bench.loaded.module(trial.seed)(inputs), targets, reduction="none")
+    expected = losses.sort().values[4:].mean().item()
+    assert advanced[1].metrics["train/loss"][0][0] == pytest.approx(expected, rel=1e-12)
+
+
+STEPS_DOWN = "{name: piecewise_constant, unit: epochs, steps: [2, 4], factors: [0.5, 0.25]}"
+
+
+@pytest.mark.parametrize("variant", ["increase", "hybrid", "decay"])
+def test_a_batch_schedule_sees_every_example_once_an_epoch_and_keeps_the_noise_scale(variant: str) -> None:
+    plan = f"algorithm.batch_schedule={{variant: {variant}, max_batch_size: 40}}"
+    bench = cell(None, f"algorithm.learning_rate_schedule={STEPS_DOWN}", plan, "budget={epochs: 6}")
+    timeline = bench.timeline
+    sizes = [timeline.examples(step + 1) - timeline.examples(step) for step in range(timeline.last)]
+    assert (
+        timeline.examples(0) == 0 and set(sizes) == {"increase": {8, 16, 32}, "hybrid": {8, 16}, "decay": {8}}[variant]
+    )
+    assert 6 * 200 - 40 < timeline.examples(timeline.last) <= 6 * 200
+    factors = timeline.factors(0, timeline.last, {})[:, 0]
+    for step, (size, factor) in enumerate(zip(sizes, factors.tolist(), strict=True)):
+        epoch = timeline.epoch(step) + 1e-9
+        if epoch % 2 < 1.8:  # away from the batch that straddles a drop
+            original = 0.5 if epoch > 2 else 1.0
+            original = 0.25 if epoch > 4 else original
+            assert factor / size == pytest.approx(original / 8, rel=1e-12)
+    inputs = bench.loaded.workload.train[0]  # type: ignore[index]
+    seen = torch.cat([bench.batch(step)[0] for step in range(timeline.last)])  # type: ignore[misc]
+    first = seen[:200][:, 0].sort().values
+    torch.testing.assert_close(first, inputs[:, 0].double().sort().values)
+
+
+def test_the_scaling_rule_reads_the_space_as_that_of_the_base_batch_size() -> None:
+    for rule, factor in (("blr", 1.0), ("lsr", 4.0), ("srsr", 2.0)):
+        bench = cell(None, f"algorithm.scaling_rule={{name: {rule}, base_batch_size: 2}}")
+        trials = tuple(first_trials(bench.loaded.study.search, 8, 0, 3))
+        rates = Settings.of(bench, trials).learning_rates(0, 1)[0].tolist()
+        assert rates == pytest.approx([factor * float(t.hyperparameters["learning_rate"]) for t in trials])
+
+
+def test_golmant_warm_up_begins_at_the_base_rate() -> None:
+    bench = cell(
+        None,
+        "algorithm={scaling_rule: {name: lsr, base_batch_size: 2}, warm_up: {name: golmant, length: 1, unit: epochs}}",
+    )
+    trials = tuple(first_trials(bench.loaded.study.search, 8, 0, 2))
+    rates = Settings.of(bench, trials).learning_rates(0, 40)
+    base = torch.tensor([float(t.hyperparameters["learning_rate"]) for t in trials], dtype=torch.float64)
+    torch.testing.assert_close(rates[0], base)
+    torch.testing.assert_close(rates[25], 4 * base)  # an epoch is 200 / 8 steps
+    torch.testing.assert_close(rates[39], 4 * base)
+
+
+def test_larger_momentum_comes_with_a_larger_batch() -> None:
+    options = "{batch_schedule: {momentum_to: 0.95, max_batch_size: 64}}"
+    bench = cell(None, f"algorithm={options}", "search.space={learning_rate: 0.1, momentum: 0.8}")
+    settings = Settings.of(bench, tuple(first_trials(bench.loaded.study.search, 8, 0, 1)))
+    assert settings.hyper["momentum"].item() == pytest.approx(0.95)
+    assert bench.timeline.examples(1) == 8 * 4  # B (1 - 0.8) / (1 - 0.95)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["algorithm={warm_up: {}}"], "warm_up_length is missing"),
+        (["algorithm.warm_up=golmant"], "give scaling_rule too"),
+        (["algorithm.warm_up=gentle"], "must be linear, goyal or golmant"),
+        (["algorithm.scaling_rule={name: lrs, base_batch_size: 2}"], "did you mean lsr?"),
+        (["algorithm={batch_schedule: {momentum_to: 0.99}}"], "momentum_to needs it to be one value"),
+        (
+            [
+                "algorithm={batch_schedule: increase, learning_rate_schedule: linear}",
+                "search.space={learning_rate: 1, decay_steps: [3, 4]}",
+            ],
+            "a batch schedule needs it to be one value",
+        ),
+        (
+            ["algorithm.optimizer=lars", "algorithm.learning_rate_schedule={name: linear, lenght: 3}"],
+            "parameter of the",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_said(changes: list[str], expected: str) -> None:
+    with pytest.raises(StudyError, match=".*") as caught:
+        study(*changes)
+    assert expected in str(caught.value)
+
+
+def test_a_schedule_in_epochs_needs_data_with_epochs() -> None:
+    wanted = study("algorithm={learning_rate_schedule: {name: linear, unit: epochs, decay_steps: 3}}")
+    with pytest.raises(StudyError, match="write unit: steps"):
+        Timeline(wanted, 8, None).factors(0, 1, {})

@@ -1,0 +1,253 @@
+"""The engine against references: torch's own optimizer, its own plain loop, and itself in other pack sizes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from batchscope.engine.choice import Choice, choose
+from batchscope.engine.loop import Loop
+from batchscope.engine.pack import Pack
+from batchscope.engine.program import Looks, Program, advance, diverged_at
+from batchscope.engine.randomness import seed_step
+from batchscope.engine.training import Cell
+from batchscope.engine.vmap import Vmap
+from batchscope.errors import WorkloadError
+from batchscope.plan.rungs import Grid
+from batchscope.plan.sampling import first_trials
+from batchscope.spec.study import Engine
+from batchscope.spec.trial import Trial
+from batchscope.spec.workload import Workload
+from engine.workbench import Plain, cell, classification, error, normalised
+
+STEPS = 40
+LOOKS = Grid(1.2, 1, STEPS).looks()
+
+
+def trials_of(cell: Cell, count: int = 10) -> list[Trial]:
+    return first_trials(cell.loaded.study.search, cell.batch_size, 0, count)
+
+
+def curves(program: Program, size: int, *, count: int = 10) -> Tensor:
+    """(count, metrics, looks) of all trials, in packs of ``size``."""
+    trials = trials_of(program.cell, count)
+    rows: list[list[list[float]]] = []
+    for start in range(0, count, size):
+        pack = Pack.fresh(program.cell, trials[start : start + size])
+        advanced = advance(program, pack, STEPS, LOOKS)
+        assert advanced is not None
+        metrics = advanced[1].metrics
+        rows += [[[row[k] for row in values] for values in metrics.values()] for k in range(len(pack.trials))]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("program", [Loop, Vmap])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_pack_size_changes_no_bit(program: type[Program], dtype: str) -> None:
+    bench = cell(None, f"engine.dtype={dtype}")
+    whole = curves(program(bench), 10)
+    assert whole.isfinite().all()
+    for size in (1, 2, 5):
+        assert torch.equal(curves(program(bench), size), whole)
+
+
+@pytest.mark.parametrize("model", [Plain, normalised])
+def test_the_pack_follows_the_plain_loop(model: Callable[[], nn.Module]) -> None:
+    bench = cell(classification(model))
+    torch.testing.assert_close(curves(Vmap(bench), 5), curves(Loop(bench), 1), rtol=1e-9, atol=1e-9)
+
+
+def test_pack_size_changes_batch_norm_by_rounding_only() -> None:
+    # torch sums the channels of a pack in one kernel, whose order of summation depends on how many there are.
+    bench = cell(classification(normalised))
+    for size in (1, 2, 5):
+        torch.testing.assert_close(curves(Vmap(bench), size), curves(Vmap(bench), 10), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov"])
+def test_the_loop_is_what_a_user_would_write(optimizer: str) -> None:
+    space = (
+        "search.space={learning_rate: 0.05}"
+        if optimizer == "sgd"
+        else "search.space={learning_rate: 0.05, momentum: 0.9}"
+    )
+    bench = cell(classification(normalised), f"algorithm.optimizer={optimizer}", "algorithm.weight_decay=0.01", space)
+    trial = trials_of(bench, 1)[0]
+    model = bench.loaded.module(trial.seed)
+    sgd = torch.optim.SGD(
+        model.parameters(),
+        lr=0.05,
+        momentum=0.0 if optimizer == "sgd" else 0.9,
+        nesterov=optimizer == "nesterov",
+        weight_decay=0.01,
+    )
+    for step in range(STEPS):
+        inputs, targets = bench.batch(step)
+        assert isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+        seed_step(bench, step)
+        sgd.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+        sgd.step()
+    advanced = advance(Loop(bench), Pack.fresh(bench, [trial]), STEPS, ())
+    assert advanced is not None
+    for name, value in model.state_dict().items():
+        kind = "parameter" if name in dict(model.named_parameters()) else "buffer"
+        torch.testing.assert_close(advanced[0].state[f"{kind}/{name}"][0], value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("program", [Loop, Vmap])
+def test_a_stop_anywhere_changes_no_bit(program: type[Program]) -> None:
+    bench = cell(None, "engine.dtype=float32")
+    trials = trials_of(bench, 4)
+    straight = advance(program(bench), Pack.fresh(bench, trials), STEPS, LOOKS)
+    pack = Pack.fresh(bench, trials)
+    for until in (7, 8, 23, STEPS):
+        saved = Pack.from_tensors(pack.to_tensors(), trials, torch.device("cpu"))
+        advanced = advance(program(bench), saved, until, [look for look in LOOKS if saved.step < look <= until])
+        assert advanced is not None
+        pack = advanced[0]
+    assert straight is not None
+    assert all(torch.equal(pack.state[name], value) for name, value in straight[0].state.items())
+
+
+def test_dropping_a_trial_leaves_the_others_alone() -> None:
+    bench = cell()
+    trials = trials_of(bench, 4)
+    together = advance(Vmap(bench), Pack.fresh(bench, trials), 20, (20,))
+    assert together is not None
+    fewer = advance(Vmap(bench), together[0].only([0, 2]), STEPS, (STEPS,))
+    all_on = advance(Vmap(bench), together[0], STEPS, (STEPS,))
+    assert fewer is not None and all_on is not None
+    for name, value in fewer[0].state.items():
+        assert torch.equal(value, all_on[0].state[name][[0, 2]])
+
+
+@pytest.mark.parametrize("program", [Loop, Vmap])
+def test_evaluation_is_the_mean_over_all_validation_examples(program: type[Program]) -> None:
+    bench = cell()
+    trial = trials_of(bench, 1)[0]
+    model = bench.loaded.module(trial.seed).eval()
+    inputs, targets = bench.loaded.validation
+    assert isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+    outputs = model(inputs)
+    found = program(bench).evaluate(Pack.fresh(bench, [trial]).state)
+    assert found["loss"].item() == pytest.approx(F.cross_entropy(outputs, targets).item(), rel=1e-12)
+    assert found["error"].item() == pytest.approx(error(outputs, targets).mean().item(), rel=1e-12)
+
+
+def test_train_loss_is_the_mean_over_the_batches_since_the_last_look() -> None:
+    bench = cell(classification(lambda: Plain(0.0)))
+    trials = trials_of(bench, 2)
+    every = advance(Vmap(bench), Pack.fresh(bench, trials), 12, range(1, 13))
+    some = advance(Vmap(bench), Pack.fresh(bench, trials), 12, (4, 12))
+    assert every is not None and some is not None
+    losses = torch.tensor(every[1].metrics["train/loss"], dtype=torch.float64)
+    expected = torch.stack([losses[:4].mean(0), losses[4:].mean(0)])
+    found = torch.tensor(some[1].metrics["train/loss"], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_smoothing_is_cross_entropy_against_the_smoothed_target() -> None:
+    bench = cell(None, "algorithm.label_smoothing=0.1")
+    trial = trials_of(bench, 1)[0]
+    advanced = advance(Vmap(bench), Pack.fresh(bench, [trial]), 1, (1,))
+    model = bench.loaded.module(trial.seed)
+    inputs, targets = bench.batch(0)
+    assert isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+    seed_step(bench, 0)
+    expected = F.cross_entropy(model(inputs), targets, label_smoothing=0.1).item()
+    assert advanced is not None
+    assert advanced[1].metrics["train/loss"][0][0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    schedule = "algorithm.learning_rate_schedule={name: linear, decay_steps: 10, decay_factor: 0}"
+    bench = cell(None, schedule)
+    decayed = advance(Vmap(bench), Pack.fresh(bench, trials_of(bench, 2)), 10, ())
+    assert decayed is not None
+    later = advance(Vmap(bench), decayed[0], 20, ())
+    assert later is not None
+    for name, value in decayed[0].state.items():  # the rate is zero from step 10 on
+        if name.startswith("parameter/"):
+            assert torch.equal(value, later[0].state[name])
+
+
+def test_searched_schedule_parameters_are_each_trials_own() -> None:
+    schedule = "algorithm.learning_rate_schedule={name: linear, decay_factor: 0}"
+    bench = cell(None, schedule, "search.space.decay_steps=[5, 40]", "search.method=random")
+    trials = trials_of(bench, 8)
+    first = advance(Vmap(bench), Pack.fresh(bench, trials), 5, ())
+    assert first is not None
+    second = advance(Vmap(bench), first[0], 10, ())
+    assert second is not None
+    for k, trial in enumerate(trials):
+        name = "parameter/layers.0.weight"
+        stands_still = torch.equal(first[0].state[name][k], second[0].state[name][k])
+        assert stands_still == (trial.hyperparameters["decay_steps"] == 5)
+
+
+def test_the_first_look_that_is_not_finite_is_a_divergence() -> None:
+    nan = float("nan")
+    looks = Looks(steps=[1, 2, 4], metrics={"train/loss": [[1, 1], [1, 1], [nan, 1]], "x": [[1, 1], [1, nan], [1, 1]]})
+    assert diverged_at(looks, 0) == 4
+    assert diverged_at(looks, 1) == 2
+
+
+def test_interruption_gives_nothing() -> None:
+    bench = cell()
+    asked = iter([False, False, True])
+    result = advance(Vmap(bench), Pack.fresh(bench, trials_of(bench, 2)), STEPS, LOOKS, interrupted=lambda: next(asked))
+    assert result is None
+
+
+class Moody(nn.Module):
+    """Draws from Python's random numbers: a graph would freeze the draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(inputs) * (2.0 if random.random() < 0.5 else 1.0)
+        return outputs
+
+
+class Branching(nn.Module):
+    """Decides by a value, which no transform can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(inputs)
+        return outputs * 2 if outputs.sum() > 0 else outputs
+
+
+@pytest.mark.parametrize("model", [Moody, Branching])
+def test_a_module_that_no_graph_can_hold_falls_back_to_the_loop(model: type[nn.Module]) -> None:
+    bench = cell(classification(model))
+    choice = choose(bench, trials_of(bench, 8), Engine())
+    assert choice.program == "loop"
+    assert choice.reasons["vmap"]
+
+
+def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken_as_they_are() -> None:
+    bench = cell()
+    choice = choose(bench, trials_of(bench, 10), Engine())
+    assert choice.timings[f"{choice.program}-{choice.pack_size}"] == min(choice.timings.values())
+    assert {"loop-1", "vmap-4", "vmap-8", "vmap-10"} == set(choice.timings)
+    assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)) == Choice("vmap", 3)
+
+
+def test_a_loss_that_is_already_a_mean_is_refused_with_what_to_write() -> None:
+    workload = classification()
+    wrong = Workload(Plain, F.cross_entropy, workload.train, workload.validation, workload.metrics)
+    bench = cell(wrong)
+    with pytest.raises(WorkloadError, match="reduction='none'"):
+        advance(Loop(bench), Pack.fresh(bench, trials_of(bench, 1)), 1, ())

@@ -1,0 +1,198 @@
+"""The race: the same answer as running everything, bounded work, and decisions that depend on outcomes alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchscope.plan.race import LARGEST_DRAW, Outcome, Race, Unit
+from batchscope.plan.rungs import Grid
+from batchscope.spec.goal import Goal
+from batchscope.spec.trial import Trial
+
+GOAL = Goal("validation/error", "<", 0.1)
+HARDER = Goal("validation/error", "<", 0.05)
+BUDGET = 1000
+
+
+@dataclass(frozen=True)
+class Fate:
+    """A simulated trial: where it first passes each goal, and where it diverges."""
+
+    passes: float
+    passes_harder: float = math.inf
+    diverges: float = math.inf
+
+
+def source(count: int | None = None) -> Iterator[Trial]:
+    indices = itertools.count() if count is None else range(count)
+    return (Trial(16, index, {}, 0) for index in indices)
+
+
+def play(race: Race, fates: list[Fate], grid: Grid, shuffle: random.Random | None = None) -> list[Unit]:
+    """Run a race on simulated trials; returns the units in the order in which they were done."""
+    done: list[Unit] = []
+    waiting: list[Unit] = []
+    while not race.finished:
+        waiting += race.take()
+        if shuffle:
+            shuffle.shuffle(waiting)
+        unit = waiting.pop(0)
+        race.record(unit, {index: outcome(unit, fates[index], grid) for index in unit.members})
+        done.append(unit)
+    assert not waiting
+    return done
+
+
+def outcome(unit: Unit, fate: Fate, grid: Grid) -> Outcome:
+    looks = grid.between(unit.start, unit.until)
+    end = next((look for look in looks if look >= fate.diverges), None)
+    seen = [look for look in looks if end is None or look < end]
+    reached = {}
+    for goal, passes in ((GOAL, fate.passes), (HARDER, fate.passes_harder)):
+        first = next((look for look in seen if look >= passes), None)
+        if first is not None and not any(look >= passes for look in grid.between(0, unit.start)):
+            reached[goal] = first
+    return Outcome(unit.until if end is None else end, end is not None, reached)
+
+
+Policy = Literal["race", "full"]
+
+
+def make(
+    fates: list[Fate], wanted: int, policy: Policy = "race", pack: int = 3, margin: float = 1.5
+) -> tuple[Race, Grid]:
+    grid = Grid(1.05, 1, BUDGET)
+    race = Race(
+        source(len(fates)),
+        batch_size=16,
+        wanted=wanted,
+        pack_size=pack,
+        grid=grid,
+        goals=(GOAL,),
+        policy=policy,
+        margin=margin,
+    )
+    return race, grid
+
+
+steps = st.one_of(st.integers(1, 2 * BUDGET).map(float), st.just(math.inf))
+fates_without_divergence = st.lists(steps.map(Fate), min_size=1, max_size=12)
+fates_with_divergence = st.lists(st.builds(Fate, passes=steps, diverges=steps), min_size=30, max_size=30)
+
+
+@given(fates_without_divergence)
+def test_race_and_full_find_the_same_fewest_steps(fates: list[Fate]) -> None:
+    found = []
+    policies: tuple[Policy, ...] = ("race", "full")
+    for policy in policies:
+        race, grid = make(fates, len(fates), policy)
+        play(race, fates, grid)
+        found.append(race.winner(GOAL))
+    assert found[0] == found[1]
+
+
+@given(fates_without_divergence)
+def test_work_is_at_most_twice_trials_times_winner(fates: list[Fate]) -> None:
+    race, grid = make(fates, len(fates))
+    play(race, fates, grid)
+    winner = race.winner(GOAL)
+    if winner is not None and winner >= 8:  # below the first rung there is nothing to save
+        work = sum(race.steps(index) for index in range(len(fates)))
+        assert work <= 2 * len(fates) * winner
+
+
+@given(fates_without_divergence)
+def test_every_trial_within_the_margin_is_seen_exactly(fates: list[Fate]) -> None:
+    race, grid = make(fates, len(fates))
+    play(race, fates, grid)
+    winner = race.winner(GOAL)
+    if winner is None:
+        assert all(race.steps(index) == BUDGET for index in range(len(fates)))
+        return
+    for index, fate in enumerate(fates):
+        first = next((look for look in grid.looks() if look >= fate.passes), math.inf)
+        if first <= 1.5 * winner:
+            assert race.steps(index) >= first
+            assert race.status(index) == "complete"
+        elif race.status(index) == "censored":
+            assert race.steps(index) >= min(1.5 * winner, BUDGET)
+
+
+@given(fates_with_divergence, st.integers(1, 8), st.randoms(use_true_random=False))
+def test_the_order_of_outcomes_changes_nothing(fates: list[Fate], pack: int, shuffle: random.Random) -> None:
+    results = []
+    for order in (None, shuffle):
+        race, grid = make(fates, 6, pack=pack)
+        units = play(race, fates, grid, order)
+        results.append((set(units), [(race.status(i), race.steps(i)) for i in range(len(race.trials))]))
+    assert results[0] == results[1]
+
+
+@given(fates_with_divergence)
+def test_infeasible_trials_are_replaced_up_to_a_bound(fates: list[Fate]) -> None:
+    wanted = 6
+    race, grid = make(fates, wanted)
+    play(race, fates, grid)
+    feasible = sum(race.status(index) != "diverged" for index in range(len(race.trials)))
+    assert feasible == wanted or len(race.trials) == min(len(fates), LARGEST_DRAW * wanted)
+    assert feasible <= wanted
+
+
+@given(fates_with_divergence, st.integers(1, 8))
+def test_pack_size_changes_no_trial(fates: list[Fate], pack: int) -> None:
+    results = []
+    for size in (1, pack):
+        race, grid = make(fates, 6, pack=size)
+        play(race, fates, grid)
+        results.append([(race.status(i), race.steps(i)) for i in range(len(race.trials))])
+    assert results[0] == results[1]
+
+
+def test_the_margin_waits_for_the_hardest_goal() -> None:
+    fates = [Fate(10, 100), Fate(20, 400), Fate(900)]
+    grid = Grid(1.05, 1, BUDGET)
+    race = Race(source(3), batch_size=16, wanted=3, pack_size=8, grid=grid, goals=(GOAL, HARDER), margin=1.5)
+    play(race, fates, grid)
+    hardest = race.winner(HARDER)
+    assert hardest == grid.at_least(100)
+    assert race.steps(1) == race.steps(2) == grid.at_least(1.5 * hardest)
+    assert [race.status(index) for index in range(3)] == ["complete", "censored", "censored"]
+
+
+def test_a_trial_that_diverges_after_its_goal_counts_as_reached() -> None:
+    race, grid = make([Fate(9, diverges=12)], 1)
+    play(race, [Fate(9, diverges=12)], grid)
+    assert race.winner(GOAL) == 9
+    assert len(race.trials) == 1
+
+
+@pytest.mark.parametrize("pack", [1, 4])
+def test_groups_keep_their_members_and_name_every_leg(pack: int) -> None:
+    fates = [Fate(200), Fate(math.inf, diverges=30), Fate(300), Fate(400), Fate(math.inf)]
+    race, grid = make(fates, 4, pack=pack)
+    for unit in play(race, fates, grid):
+        untils = [leg.until for leg in unit.legs]
+        assert untils == sorted(set(untils))
+        assert all(set(later.members) <= set(leg.members) for leg, later in itertools.pairwise(unit.legs))
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 4000), st.floats(1.01, 2.0), st.integers(1, 50))
+def test_grid_is_ascending_geometric_and_ends_at_the_budget(last: int, ratio: float, first: int) -> None:
+    grid = Grid(ratio, first, last)
+    looks = grid.looks()
+    assert looks[-1] == last
+    assert all(later > look for look, later in itertools.pairwise(looks))
+    for look, later in itertools.pairwise(looks):
+        assert later - look <= max(1, math.ceil((ratio - 1) * look + 1))
+    assert set(grid.rungs()) <= set(looks) and grid.rungs()[-1] == last
+    assert grid.between(0, last) == looks
