@@ -1,0 +1,38 @@
+"""From the tables of a run to frozen results: pure functions, without torch."""
+
+from batchscope.analysis.audit import ExpectedSteps, expected_steps
+from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
+from batchscope.analysis.interval import Interval
+from batchscope.analysis.laws import Law
+from batchscope.analysis.regimes import Regimes
+from batchscope.analysis.rules import RuleCheck, rule_check
+from batchscope.analysis.scaling import Contour, NormalisedCurves, Speedup, compare, contour, speedup
+from batchscope.analysis.stability import Sensitivity, StabilityMap, sensitivity, stability_map
+from batchscope.analysis.steps import Curve, steps_to_result
+from batchscope.analysis.summary import other_analyses, summary
+
+__all__ = [
+    "BudgetQuality",
+    "Contour",
+    "Curve",
+    "ExpectedSteps",
+    "Interval",
+    "Law",
+    "NormalisedCurves",
+    "Regimes",
+    "RuleCheck",
+    "Sensitivity",
+    "Speedup",
+    "StabilityMap",
+    "best_under_budgets",
+    "compare",
+    "contour",
+    "expected_steps",
+    "other_analyses",
+    "rule_check",
+    "sensitivity",
+    "speedup",
+    "stability_map",
+    "steps_to_result",
+    "summary",
+]

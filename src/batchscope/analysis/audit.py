@@ -1,0 +1,176 @@
+"""Whether a point of a curve can be trusted: is its best trial inside the space, and were there enough trials.
+
+Legend: n trials of the study, m of a smaller one, D draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from batchscope.analysis import tail
+from batchscope.analysis.outcomes import Table, crossings, outcomes
+from batchscope.errors import AnalysisError
+from batchscope.seeds import numpy_generator
+from batchscope.spec.goal import Goal
+
+Array = NDArray[np.float64]
+Space = Mapping[str, tuple[float, float, str]]  # name -> smallest value, largest value, scale of sampling
+WIDE = 2.0  # an interval of steps that spans this factor is as wide as a doubling of the batch size
+_MARGIN = 1.5
+_MOST_TRIALS = 4096
+_KNOWN = 0.99
+
+
+def position(value: float, low: float, high: float, scale: str) -> float:
+    """Where ``value`` lies in its range, 0 to 1, in the scale that it is sampled in.
+
+    Raises:
+        AnalysisError: If the scale is not linear, log or reverse_log.
+    """
+    if scale == "linear":
+        return (value - low) / (high - low)
+    if scale == "log":
+        return math.log(value / low) / math.log(high / low)
+    if scale == "reverse_log":
+        return math.log((1 - low) / (1 - value)) / math.log((1 - low) / (1 - high))
+    raise AnalysisError(f"a scale is linear, log or reverse_log, got {scale!r}")
+
+
+def boundary(point: Mapping[str, object], space: Space, edge: float) -> str | None:
+    """Why the best point is too near to a side of its space, or ``None`` (the check of Sh19 section 4)."""
+    for name, (low, high, scale) in space.items():
+        value = point.get(name)
+        if not isinstance(value, int | float) or low == high:
+            continue
+        place = position(float(value), low, high, scale)
+        if not edge <= place <= 1 - edge:
+            side, limit = ("lower", low) if place < 0.5 else ("upper", high)
+            return f"the best {name}, {value:g}, is within {edge:g} of the {side} side of its space, {limit:g}"
+    return None
+
+
+def trials_needed(fitted: tail.Tail, generator: np.random.Generator, level: float = 0.9) -> int | None:
+    """How many trials would bring the interval of steps to result within a factor of 2; ``None`` beyond 4096.
+
+    Studies of 2, 4, 8, ... times as many trials are drawn from the fitted tail, raced and analysed; the first
+    number whose median interval is narrow enough is given.
+    """
+    trials = fitted.trials
+    while (trials := 2 * trials) <= _MOST_TRIALS:
+        if np.median([_width(fitted, trials, draw, generator, level) for draw in range(9)]) <= math.log(WIDE):
+            return trials
+    return None
+
+
+def _width(fitted: tail.Tail, trials: int, draw: int, generator: np.random.Generator, level: float) -> float:
+    one = tail.Tail(fitted.mu[[draw]], fitted.sigma[[draw]], fitted.xi[[draw]], fitted.trials)
+    hazard = np.cumsum(generator.exponential(size=min(trials, 128))) * fitted.trials / trials
+    first = np.exp(np.minimum(one.log_steps(hazard)[0], 60.0))
+    end = first[0] * _MARGIN
+    seen = first[first <= end]
+    again = tail.fit(seen / 1.05, seen, np.full(trials - len(seen), end), 200, generator)
+    low, high = central(again.expected(trials, np.zeros(1)), level)
+    return math.log(high / low)
+
+
+def central(draws: Array, level: float) -> tuple[float, float]:
+    """The ends of the central interval of draws (D,)."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedSteps:
+    """What a cheaper search would have found: the expected fewest steps of m of the n trials.
+
+    ``table``: batch_size, trials (m), expected_steps, low, high; null where it hangs on trials that were stopped
+    early.
+    """
+
+    goal: Goal
+    table: pl.DataFrame
+    level: float = 0.9
+
+
+_COLUMNS = {
+    "batch_size": pl.Int64,
+    "trials": pl.Int64,
+    "expected_steps": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+}
+
+
+def expected_steps(
+    trials: Table,
+    measurements: Table,
+    goal: Goal,
+    counts: Sequence[int] | None = None,
+    *,
+    level: float = 0.9,
+    draws: int = 1000,
+) -> ExpectedSteps:
+    """The expected fewest steps over m trials for every m in ``counts`` (1, 2, 4, ... and n if not given).
+
+    The value is the mean of the minimum over all subsets of m trials, which is unbiased, and at m = n is the
+    minimum observed. Its interval is that of the lower tail for m of at least n/3 (see ``tail``), and below,
+    where resampling is right, of a Bayesian bootstrap of the trials (Rubin 1981).
+
+    Raises:
+        AnalysisError: If no batch size reached the goal.
+    """
+    found = outcomes(trials, measurements, goal)
+    rows: list[tuple[int, int, float | None, float | None, float | None]] = []
+    for batch_size, group in found.search():
+        feasible = group.filter("feasible")
+        before, first, watched = crossings(feasible)
+        if not len(first):
+            continue
+        generator = numpy_generator("expected steps", str(goal), batch_size)
+        fitted = tail.fit(before, first, watched, draws, generator)
+        n = feasible.height
+        # Beyond the earliest stop the order of the trials is not known.
+        ordered = np.sort(first[first <= watched.min(initial=np.inf)])
+        for m in sorted({min(count, n) for count in counts or [*(2**k for k in range(n.bit_length())), n]}):
+            value, known = _mean_minimum(ordered, n, m)
+            if known < _KNOWN:
+                rows.append((batch_size, m, None, None, None))
+                continue
+            tailed = 3 * m >= n
+            sample = (
+                fitted.expected(m, found.looks[batch_size]) if tailed else _bootstrap(ordered, n, m, draws, generator)
+            )
+            low, high = central(sample, level)
+            rows.append((batch_size, m, value, min(low, value), max(high, value)))
+    if not rows:
+        raise AnalysisError(f"no trial reached {goal}: choose an easier goal, or train for longer")
+    return ExpectedSteps(goal, pl.DataFrame(rows, schema=_COLUMNS, orient="row"), level)
+
+
+def _mean_minimum(ordered: Array, n: int, m: int) -> tuple[float, float]:
+    """The mean minimum over subsets of m of n trials of which only the fastest, ``ordered``, are known.
+
+    The i-th fastest is the minimum of C(n - i, m - 1) of the C(n, m) subsets. Also the share of subsets whose
+    minimum is known.
+    """
+    rank = np.arange(1, min(len(ordered), n - m + 1) + 1)
+    share = np.exp(_log_choose(n - rank, m - 1) - _log_choose(np.array(n), m))
+    return float(share @ ordered[: len(rank)] / share.sum()), float(share.sum())
+
+
+def _log_choose(n: NDArray[np.int64], k: int) -> Array:
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+
+
+def _bootstrap(ordered: Array, n: int, m: int, draws: int, generator: np.random.Generator) -> Array:
+    weight = generator.dirichlet(np.ones(n), size=draws)[:, : len(ordered)]
+    slower = np.clip(1 - np.cumsum(weight, axis=1), 0, 1) ** m
+    share = np.hstack([np.ones((draws, 1)), slower[:, :-1]]) - slower
+    return np.asarray((share @ ordered) / share.sum(1))

@@ -1,0 +1,47 @@
+"""A number with its interval, and how draws of a number become one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value between its bounds; ``None`` is a value, or a side, that the measurements leave open.
+
+    ``level`` is the probability with which the interval is meant to hold the truth.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    level: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that are out of order or not finite."""
+        numbers = [number for number in (self.low, self.value, self.high) if number is not None]
+        if not all(map(math.isfinite, numbers)) or numbers != sorted(numbers):
+            raise ValueError(f"an interval needs finite low <= value <= high, got {self}")
+
+    @classmethod
+    def from_draws(cls, value: float, draws: NDArray[np.float64], level: float = 0.9) -> Interval:
+        """The central interval of draws (D,), widened to hold ``value``; what is infinite becomes ``None``.
+
+        An infinite draw says "below", or "beyond", what was measured.
+        """
+        # Order statistics, not interpolation: between a finite draw and an infinite one there is no number.
+        low = float(np.quantile(draws, (1 - level) / 2, method="lower"))
+        high = float(np.quantile(draws, (1 + level) / 2, method="higher"))
+        return cls(_finite(value), _finite(min(low, value)), _finite(max(high, value)), level)
+
+    def to_dict(self) -> dict[str, float | None]:
+        """``{"value", "low", "high"}``, ready for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

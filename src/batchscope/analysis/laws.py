@@ -1,0 +1,204 @@
+"""Laws for steps to result against batch size, fitted in the logarithm of steps.
+
+Legend: M batch sizes, D draws, P sharpnesses, G critical batch sizes of a grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from batchscope.analysis.interval import Interval
+from batchscope.errors import AnalysisError
+from batchscope.seeds import numpy_generator
+
+Array = NDArray[np.float64]
+_SHARPNESS = np.geomspace(0.25, 8.0, 41)
+_EVIDENCE = 2.0
+
+
+@dataclass(frozen=True)
+class Law:
+    """``S(B) = fewest_steps * (1 + (critical_batch_size / B)**sharpness)**(1 / sharpness)``.
+
+    Its asymptotes are perfect scaling and ``fewest_steps``; they meet at the critical batch size. Sharpness 1 is the
+    two-asymptote law S = S_min (1 + B_crit / B) (McCandlish 2018, section 2.3), by which a goal takes twice the
+    fewest steps and twice the fewest examples at B_crit; other values blend the same asymptotes more or less sharply
+    (the form of Churchill & Usagi 1972). ``measured`` are the smallest and the largest batch size of the fit.
+    """
+
+    fewest_steps: float
+    critical_batch_size: float
+    sharpness: float
+    measured: tuple[float, float]
+
+    def steps(self, batch_size: float, *, extrapolate: bool = False) -> float:
+        """Steps to result at ``batch_size``.
+
+        Raises:
+            AnalysisError: If that is outside the measured batch sizes and ``extrapolate`` is not set.
+        """
+        smallest, largest = self.measured
+        if not extrapolate and not smallest <= batch_size <= largest:
+            raise AnalysisError(
+                f"a law holds between the batch sizes it was fitted to, {smallest:g} to {largest:g}, got "
+                f"{batch_size:g}: measure it, or pass extrapolate=True and say so"
+            )
+        away = np.log(batch_size / self.critical_batch_size)
+        return self.fewest_steps * float(np.exp(_shape(away, self.sharpness)))
+
+    def batch_size_at_overhead(self, overhead: float, reference: float) -> float:
+        """Where a goal takes ``1 + overhead`` times the examples that it takes at batch size ``reference``.
+
+        Zhang 2024 calls this the critical batch size, with an overhead of 0.2 over batch size 256. It may lie
+        outside the measured batch sizes.
+        """
+        k = self.sharpness
+        relative = (1 + overhead) ** k * (1 + (reference / self.critical_batch_size) ** k) - 1
+        return float(self.critical_batch_size * relative ** (1 / k))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law and the intervals of its parameters; ``residual`` is the root mean square of log steps about it.
+
+    A critical batch size outside the measured ones, and what hangs on it, is ``None`` on that side: the law's own
+    value is then an extrapolation.
+    """
+
+    law: Law
+    critical_batch_size: Interval
+    fewest_steps: Interval
+    sharpness: Interval
+    residual: float
+
+
+def fit(
+    batch_sizes: Array,
+    steps: Array,
+    draws: Array | None = None,
+    *,
+    sharpness: float | None = 1.0,
+    level: float = 0.9,
+) -> Fit:
+    """Least squares in log steps, every batch size with equal weight.
+
+    Args:
+        batch_sizes: (M,) ascending; at least one more than the law has parameters.
+        steps: (M,) steps to result.
+        draws: (D, M) draws of steps to result. Each is fitted too, and the intervals are those of these fits.
+            Without draws the residuals are given random signs (the wild bootstrap; Wu 1986).
+        sharpness: Held at this value; ``None`` fits it.
+        level: Of the intervals.
+
+    Too few batch sizes are an ``AnalysisError``.
+    """
+    parameters = 2 if sharpness is not None else 3
+    _require(batch_sizes, parameters)
+    x, y = np.log(batch_sizes), np.log(steps)
+    powers = _SHARPNESS if sharpness is None else np.array([sharpness])
+    best, fitted = _nearest(y[None], x, powers)
+    residual = y - fitted[0]
+    if draws is None:
+        signs = numpy_generator("wild bootstrap").choice([-1.0, 1.0], size=(1000, len(x)))
+        curves = fitted + signs * residual * np.sqrt(len(x) / (len(x) - parameters))
+    else:
+        curves = np.log(draws)
+    # Row 0 is the curve itself. What is found at the end of its range is only known to be there or beyond.
+    critical, power, height = np.vstack([best, _nearest(curves, x, powers)[0]]).T
+    below, beyond = critical <= x[0], critical >= x[-1]
+    seen = np.where(below, -np.inf, np.where(beyond, np.inf, np.exp(critical)))
+    fewest = np.where(beyond, -np.inf, np.exp(height))
+    sharp = np.where(power == powers[-1], np.inf, np.where(power == powers[0], -np.inf, power))
+    range_ = float(batch_sizes[0]), float(batch_sizes[-1])
+    return Fit(
+        Law(float(np.exp(height[0])), float(np.exp(critical[0])), float(power[0]), range_),
+        Interval.from_draws(float(seen[0]), seen[1:], level),
+        Interval.from_draws(float(fewest[0]), fewest[1:], level),
+        Interval(sharpness, sharpness, sharpness, level)
+        if sharpness is not None
+        else Interval.from_draws(float(sharp[0]), sharp[1:], level),
+        float(np.sqrt((residual**2).mean())),
+    )
+
+
+def evidence(batch_sizes: Array, steps: Array, deviation: Array | None = None) -> pl.DataFrame:
+    """The law with sharpness 1 beside the law with a free one, and which of them the evidence is for.
+
+    Args:
+        batch_sizes: (M,) ascending.
+        steps: (M,) steps to result.
+        deviation: (M,) the known standard deviation of log steps; without it the residuals estimate it.
+
+    Returns:
+        ``law``, ``parameters``, ``critical_batch_size``, ``sharpness``, ``aicc``, ``chosen``: the richer law is
+        chosen where its corrected Akaike criterion (Hurvich & Tsai 1989) is lower by more than 2. The
+        criterion is null where there are too few batch sizes for it; fewer than 3 are an ``AnalysisError``.
+    """
+    _require(batch_sizes, 2)
+    x, y = np.log(batch_sizes), np.log(steps)
+    weight = np.ones(len(x)) if deviation is None else deviation**-2
+    rows: list[dict[str, object]] = []
+    criteria = []
+    for name, powers in (("two asymptotes", np.ones(1)), ("two asymptotes with sharpness", _SHARPNESS)):
+        best, fitted = _nearest(y[None], x, powers, weight)
+        parameters = 2 if len(powers) == 1 else 3
+        criteria.append(_aicc(y - fitted[0], parameters, deviation))
+        row: dict[str, object] = {"law": name, "parameters": parameters}
+        row |= {"critical_batch_size": float(np.exp(best[0, 0])), "sharpness": float(best[0, 1])}
+        rows.append(row | {"aicc": criteria[-1] if np.isfinite(criteria[-1]) else None})
+    rich = bool(criteria[1] < criteria[0] - _EVIDENCE)
+    return pl.DataFrame(rows).with_columns(pl.Series("chosen", [not rich, rich]))
+
+
+def _require(batch_sizes: Array, parameters: int) -> None:
+    if len(batch_sizes) <= parameters:
+        raise AnalysisError(
+            f"a law with {parameters} parameters needs {parameters + 1} batch sizes that reached the goal, "
+            f"got {len(batch_sizes)}"
+        )
+
+
+def _shape(x: Array | float, sharpness: float) -> Array:
+    """Log steps over the fewest, at x = log(B / critical): 0 far to the right, -x far to the left."""
+    return np.asarray(np.logaddexp(0.0, -sharpness * np.asarray(x)) / sharpness)
+
+
+def _nearest(curves: Array, x: Array, powers: Array, weight: Array | None = None) -> tuple[Array, Array]:
+    """Least squares for each of ``curves`` (D, M): (critical, sharpness, height) as (D, 3), and the fits (D, M).
+
+    The critical batch size is searched on a grid and refined by the parabola through the best node and its
+    neighbours; it stays within a factor of 20 of the measured batch sizes, beyond which the asymptotes cannot be
+    told apart.
+    """
+    weight = np.full(len(x), 1 / len(x)) if weight is None else weight / weight.sum()
+    grid = np.linspace(x[0] - 3.0, x[-1] + 3.0, 250)
+    shapes = np.stack([_shape(x - grid[:, None], power) for power in powers])  # (P, G, M)
+    centred = shapes - (shapes @ weight)[:, :, None]
+    y = (curves - (curves @ weight)[:, None]) * weight
+    error = np.stack([(nodes**2) @ weight - 2 * y @ nodes.T for nodes in centred])  # (P, D, G), less a constant
+    best_power = error.min(2).argmin(0)
+    rows = np.arange(len(curves))
+    profile = error[best_power, rows]  # (D, G)
+    node = np.clip(profile.argmin(1), 1, len(grid) - 2)
+    left, middle, right = (profile[rows, node + shift] for shift in (-1, 0, 1))
+    curvature = np.maximum(left - 2 * middle + right, 1e-300)
+    critical = grid[node] + np.clip((left - right) / (2 * curvature), -1, 1) * (grid[1] - grid[0])
+    power = powers[best_power]
+    fitted = np.logaddexp(0.0, -power[:, None] * (x - critical[:, None])) / power[:, None]
+    height = (curves - fitted) @ weight
+    return np.column_stack([critical, power, height]), height[:, None] + fitted
+
+
+def _aicc(residual: Array, parameters: int, deviation: Array | None) -> float:
+    count = len(residual)
+    if deviation is None:
+        parameters += 1
+        misfit = count * np.log(max((residual**2).mean(), 1e-12))
+    else:
+        misfit = ((residual / deviation) ** 2).sum()
+    spare = count - parameters - 1
+    return float(misfit + 2 * parameters + (2 * parameters * (parameters + 1) / spare if spare > 0 else np.inf))

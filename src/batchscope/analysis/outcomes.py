@@ -1,0 +1,141 @@
+"""From the tables of a run to one row per trial: did it reach the goal, when, and if not, how long was it watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from batchscope.errors import AnalysisError
+from batchscope.spec.goal import Goal
+
+Array = NDArray[np.float64]
+Table = pl.DataFrame | pl.LazyFrame
+PREFIX = "hyperparameter/"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What became of every trial with respect to one goal.
+
+    ``table`` has the columns of the trials, in the order of the search, and
+
+    * ``goal_step``: the first look strictly beyond the goal, null if there was none;
+    * ``before``: the look before it, 0 if there was none;
+    * ``watched``: the last step at which the trial is known not to have reached the goal;
+    * ``feasible``: it did not diverge before the goal. A trial that reached the goal has reached it, also if it
+      diverged later.
+
+    ``looks`` are the steps at which the metric was measured, ascending, by batch size.
+    """
+
+    goal: Goal
+    table: pl.DataFrame
+    looks: dict[int, Array]
+
+    def search(self, trials_per_batch_size: int | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Batch size and the trials of its search, without confirmations, up to the n-th feasible one.
+
+        Raises:
+            AnalysisError: If that number is below 1.
+        """
+        if trials_per_batch_size is not None and trials_per_batch_size < 1:
+            raise AnalysisError(f"a number of trials is at least 1, got {trials_per_batch_size}")
+        found = self.table.filter(pl.col("replicate") == 0)
+        if trials_per_batch_size is not None:
+            feasible = pl.col("feasible").cast(pl.Int64)
+            found = found.filter(feasible.cum_sum().over("batch_size") - feasible < trials_per_batch_size)
+        for group in found.partition_by("batch_size", maintain_order=True):
+            yield int(group.item(0, "batch_size")), group
+
+    def fewest_feasible(self) -> int:
+        """The number of feasible trials of the search at the batch size that has the fewest."""
+        return min(int(group.get_column("feasible").sum()) for _, group in self.search())
+
+
+def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
+    """Find the first look beyond the goal of every trial (Sh19 section 4: strictly beyond).
+
+    ``measurements`` may be lazy: it is streamed, and only the looks beyond the goal are kept.
+
+    Raises:
+        AnalysisError: If there are no trials, one is in the table twice, the metric was not measured, or an
+            untrained model is beyond the goal.
+    """
+    known = trials.lazy().collect()
+    if known.is_empty():
+        raise AnalysisError("the run has no trials yet: there is nothing to analyse")
+    if known.get_column("trial").is_duplicated().any():
+        raise AnalysisError("a trial stands in the table of trials twice: keep the last row of each and ask again")
+    looks = measurements.lazy()
+    require_metric(looks, goal.metric)
+    value = pl.col(goal.metric)
+    beyond = value.is_not_nan() & (value < goal.threshold if goal.side == "<" else value > goal.threshold)
+    first = looks.filter(beyond).group_by("trial").agg(pl.col("step").min().alias("goal_step"))
+    reached = first.collect(engine="streaming")
+    if (reached.get_column("goal_step") < 1).any():
+        raise AnalysisError(f"steps to a goal are counted from 1, and {goal} holds before any: choose a harder goal")
+    grid = look_grid(looks, goal.metric)
+    previous = grid.with_columns(pl.col("step").shift(1).over("batch_size").fill_null(0).alias("before"))
+    table = (
+        known.join(reached, on="trial", how="left")
+        .join(previous, left_on=["batch_size", "goal_step"], right_on=["batch_size", "step"], how="left")
+        .with_columns(
+            pl.coalesce("before", "steps").alias("watched"),
+            (pl.col("goal_step").is_not_null() | (pl.col("status") != "diverged")).alias("feasible"),
+        )
+        .sort("batch_size", "replicate", "revision", "index", "trial")
+    )
+    sizes = grid.partition_by("batch_size", as_dict=True, include_key=False)
+    return Outcomes(goal, table, {int(key[0]): steps.to_series().to_numpy() * 1.0 for key, steps in sizes.items()})
+
+
+def crossings(feasible: pl.DataFrame) -> tuple[Array, Array, Array]:
+    """Feasible trials as the first arguments of ``tail.fit``."""
+    reached = feasible.drop_nulls("goal_step")
+    missed = feasible.filter(pl.col("goal_step").is_null())
+    before, first = (reached.get_column(name).to_numpy() * 1.0 for name in ("before", "goal_step"))
+    return before, first, np.maximum(missed.get_column("watched").to_numpy() * 1.0, 1.0)
+
+
+def look_grid(measurements: Table, metric: str) -> pl.DataFrame:
+    """The steps at which ``metric`` was measured: ``batch_size``, ``step``, ascending."""
+    looks = measurements.lazy().filter(pl.col(metric).is_not_null()).select("batch_size", "step").unique()
+    return looks.collect(engine="streaming").sort("batch_size", "step")
+
+
+def hyperparameters(columns: Iterable[str]) -> list[str]:
+    """The names of the hyperparameters among the columns of a table of trials."""
+    return [column.removeprefix(PREFIX) for column in columns if column.startswith(PREFIX)]
+
+
+def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
+    """Refuse a metric that the run did not measure, naming those that it did.
+
+    Raises:
+        AnalysisError: If it is no column of the measurements.
+    """
+    names = measurements.collect_schema().names()
+    if metric not in names:
+        measured = ", ".join(name for name in names if "/" in name) or "nothing"
+        raise AnalysisError(f"a goal needs a metric that the run measured, got {metric!r}: it measured {measured}")
+
+
+def require_full_training(trials: pl.DataFrame, question: str) -> None:
+    """Refuse a run that stopped trials before the end of their budget: their later measurements do not exist.
+
+    Raises:
+        AnalysisError: If a trial that did not diverge was trained for less than another at its batch size.
+    """
+    kept = trials.filter((pl.col("replicate") == 0) & (pl.col("status") != "diverged"))
+    uneven, unfinished = pl.col("steps").n_unique() > 1, (pl.col("status") != "complete").any()
+    early = kept.group_by("batch_size").agg((uneven | unfinished).alias("early")).filter("early")
+    if early.height:
+        raise AnalysisError(
+            f"{question} needs every trial trained to the end of its budget, and at batch size "
+            f"{', '.join(map(str, early.get_column('batch_size').sort()))} some were stopped early: "
+            "run the study with `policy: full`"
+        )

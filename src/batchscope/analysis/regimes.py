@@ -1,0 +1,144 @@
+"""Where perfect scaling ends, where going larger stops helping, and the critical batch size between them.
+
+Legend: M batch sizes, D draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscope.analysis import laws
+from batchscope.analysis.interval import Interval
+from batchscope.analysis.shape import three_regimes
+from batchscope.seeds import numpy_generator
+
+Array = NDArray[np.float64]
+TOLERANCE = 1.25
+# A measured curve holds one draw of its noise already; a second one, bent into shape, spreads the boundaries more
+# widely than they vary. The factor was chosen by coverage: docs/statistics.md.
+_CALIBRATION = 0.9
+
+
+@dataclass(frozen=True)
+class Regimes:
+    """The boundaries of the three regimes (Sh19 section 4.1), each with its interval.
+
+    * ``perfect_scaling_until``: the largest batch size up to which a goal takes no more than ``tolerance`` times
+      the fewest examples, B S(B), that it takes at any batch size.
+    * ``maximum_useful_batch_size``: the smallest from which on it takes no more than ``tolerance`` times the
+      fewest steps.
+    * ``critical_batch_size``: where the asymptotes of the two-asymptote law meet (McCandlish 2018, section 2.3).
+
+    The first two assume no law, only that the regimes come in their order; they mirror each other, and by the
+    two-asymptote law are B_crit (tolerance - 1) and B_crit / (tolerance - 1). A boundary outside the measured batch
+    sizes, or too near to their end to be told, is ``None``, and ``notes`` says where it must lie. ``law`` is the law
+    that the evidence supports, with or without another sharpness; None for fewer than 3 batch sizes.
+    """
+
+    perfect_scaling_until: Interval
+    critical_batch_size: Interval
+    maximum_useful_batch_size: Interval
+    tolerance: float = TOLERANCE
+    law: laws.Fit | None = None
+    notes: tuple[str, ...] = ()
+
+
+def regimes(
+    batch_sizes: Array,
+    steps: Array,
+    draws: Array | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    level: float = 0.9,
+) -> Regimes:
+    """The regimes of a curve.
+
+    Args:
+        batch_sizes: (M,) ascending, those that reached the goal.
+        steps: (M,) steps to result.
+        draws: (D, M) joint draws of steps to result, from which the intervals come. Without draws, the residuals
+            from the nearest curve with three regimes are given random signs.
+        tolerance: The factor in examples, and in steps, that still counts as the best.
+        level: Of the intervals.
+
+    Returns:
+        The boundaries; all ``None``, with a note, for fewer than 3 batch sizes.
+    """
+    if len(batch_sizes) < 3:
+        unknown = Interval(None, None, None, level)
+        note = f"regimes need at least 3 batch sizes that reached the goal, got {len(batch_sizes)}"
+        return Regimes(unknown, unknown, unknown, tolerance, None, (note,))
+    x, observed = np.log(batch_sizes), np.log(steps)
+    sampled = np.log(draws) if draws is not None else _wild(x, observed)
+    # Half the width of the central 68%: a few draws far out, where the upper end is open, must not decide the weights.
+    deviation = np.diff(np.quantile(sampled, [0.16, 0.84], axis=0), axis=0)[0] / 2 + 0.01
+    curves = three_regimes(x, np.vstack([observed, sampled]), deviation)
+    first = _calibrated(perfect_scaling_until(x, curves, tolerance))
+    last = _calibrated(-perfect_scaling_until(-x[::-1], (curves + x)[:, ::-1], tolerance))
+    # Within an octave of the end of the range the asymptote itself was not seen.
+    first[first < x[0] + np.log(2)] = -np.inf
+    last[last > x[-1] - np.log(2)] = np.inf
+    smooth = np.exp(curves)
+    plain = laws.fit(batch_sizes, smooth[0], smooth[1:], level=level)
+    rich = laws.evidence(batch_sizes, steps, deviation).get_column("chosen")[1]
+    chosen = laws.fit(batch_sizes, smooth[0], smooth[1:], sharpness=None, level=level) if rich else plain
+    ends = [Interval.from_draws(float(edge[0]), edge[1:], level) for edge in map(_exp, (first, last))]
+    notes = _notes(batch_sizes, float(first[0]), plain, float(last[0]))
+    return Regimes(ends[0], plain.critical_batch_size, ends[1], tolerance, chosen, notes)
+
+
+def perfect_scaling_until(x: Array, curves: Array, tolerance: float) -> Array:
+    """The largest x (D,) at which ``curves + x`` (D, M) is within log ``tolerance`` of its least value.
+
+    ``x`` (M,) is log batch size, ``curves`` log steps, linear between batch sizes; ``inf`` where it is so to the
+    end. With B -> 1/B, which exchanges S and B S, the same function finds the maximum useful batch size.
+    """
+    excess = curves + x
+    excess = excess - excess.min(1, keepdims=True) - np.log(tolerance)
+    last = excess.shape[1] - 1 - (excess <= 0)[:, ::-1].argmax(1)
+    to_the_end = last == excess.shape[1] - 1
+    after = np.where(to_the_end, last, last + 1)
+    rows = np.arange(len(curves))
+    left, right = excess[rows, last], excess[rows, after]
+    share = left / np.where(to_the_end, 1.0, left - right)
+    return np.where(to_the_end, np.inf, x[last] + share * (x[after] - x[last]))
+
+
+def _calibrated(edge: Array) -> Array:
+    """A boundary (its value, then D draws) with the finite draws drawn in towards their median."""
+    inside = np.isfinite(edge)
+    inside[0] = False
+    if inside.any():
+        centre = np.median(edge[inside])
+        edge[inside] = centre + _CALIBRATION * (edge[inside] - centre)
+    return edge
+
+
+def _wild(x: Array, observed: Array) -> Array:
+    fitted = three_regimes(x, observed[None], np.ones(len(x)))
+    signs = numpy_generator("wild bootstrap").choice([-1.0, 1.0], size=(1000, len(x)))
+    return np.asarray(fitted + signs * (observed - fitted))
+
+
+def _exp(edge: Array) -> Array:
+    return np.where(np.isneginf(edge), -np.inf, np.exp(edge))
+
+
+def _notes(batch_sizes: Array, first: float, law: laws.Fit, last: float) -> tuple[str, ...]:
+    smallest, largest = f"{batch_sizes[0]:g}", f"{batch_sizes[-1]:g}"
+    notes = []
+    if first == np.inf:
+        notes.append(f"perfect scaling holds up to {largest}, the largest batch size measured: its end was not seen")
+    if first == -np.inf:
+        notes.append(f"perfect scaling ends before, or near, {smallest}, the smallest batch size measured")
+    if law.critical_batch_size.value is None:
+        side = "above" if law.law.critical_batch_size > batch_sizes[0] else "below"
+        notes.append(f"the critical batch size is {side} the measured ones, {smallest} to {largest}")
+    if last == np.inf:
+        notes.append(f"steps still fall at {largest}, the largest batch size measured: the maximum was not seen")
+    if last == -np.inf:
+        notes.append(f"no batch size above {smallest}, the smallest measured, takes noticeably fewer steps")
+    return tuple(notes)

@@ -1,0 +1,92 @@
+"""The boundaries of the regimes: closed forms, their mirror, and their ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from batchscope.analysis.regimes import Array, Regimes, perfect_scaling_until, regimes
+
+SIZES: Array = np.exp2(np.arange(0, 14, 0.25))
+
+
+def of(steps: Array, noise: float = 0.01) -> Regimes:
+    draws = steps * np.exp(noise * np.random.default_rng(0).standard_normal((300, len(steps))))
+    return regimes(SIZES, steps, draws)
+
+
+def test_the_two_asymptote_law_has_its_boundaries_in_closed_form() -> None:
+    critical, tolerance = 100.0, 1.25
+    found = of(60 * (1 + critical / SIZES))
+    # B + B_crit <= 1.25 (B_1 + B_crit) and 1 + B_crit/B <= 1.25 (1 + B_crit/B_M), for a range from B_1 to B_M.
+    first = tolerance * (SIZES[0] + critical) - critical
+    last = critical / (tolerance * (1 + critical / SIZES[-1]) - 1)
+    assert found.perfect_scaling_until.value == pytest.approx(first, rel=0.02)
+    assert found.critical_batch_size.value == pytest.approx(critical, rel=0.01)
+    assert found.maximum_useful_batch_size.value == pytest.approx(last, rel=0.02)
+    assert found.law is not None
+    assert found.law.law.sharpness == 1.0
+    assert found.notes == ()
+
+
+def test_steps_against_batch_size_mirror_examples_against_its_inverse() -> None:
+    steps = 60 * (1 + (100 / SIZES) ** 1.7) ** (1 / 1.7)
+    mirrored = (steps * SIZES)[::-1]
+    sizes = (SIZES[-1] / SIZES)[::-1]
+    straight, turned = regimes(SIZES, steps, steps[None]), regimes(sizes, mirrored, mirrored[None])
+    assert straight.perfect_scaling_until.value and turned.maximum_useful_batch_size.value
+    product = straight.perfect_scaling_until.value * turned.maximum_useful_batch_size.value
+    assert product == pytest.approx(SIZES[-1], rel=1e-6)
+
+
+def test_the_boundary_is_found_between_batch_sizes() -> None:
+    x = np.log([1.0, 2.0, 4.0, 8.0])
+    curve = np.array([[0.0, 0.0, 0.2, 0.8]]) - x  # examples to the goal stay, then rise
+    found = perfect_scaling_until(x, curve, np.exp(0.5))
+    assert np.exp(found[0]) == pytest.approx(4 * 2**0.5)
+
+
+def test_perfect_scaling_to_the_end_has_no_end() -> None:
+    found = of(1e6 / SIZES)
+    assert (found.perfect_scaling_until.value, found.perfect_scaling_until.high) == (None, None)
+    assert found.critical_batch_size.value is None
+    assert found.maximum_useful_batch_size.value is None
+    assert len(found.notes) == 3
+    assert "perfect scaling holds up to" in found.notes[0]
+
+
+def test_no_gain_anywhere_has_no_perfect_scaling() -> None:
+    found = of(np.full(len(SIZES), 100.0))
+    for interval in (found.perfect_scaling_until, found.critical_batch_size):
+        assert (interval.value, interval.low) == (None, None)
+    assert "perfect scaling ends before" in found.notes[0]
+    assert "below the measured ones" in found.notes[1]
+
+
+def test_a_range_that_starts_in_the_middle_does_not_show_perfect_scaling() -> None:
+    inside = SIZES > 90
+    steps = 60 * (1 + 100 / SIZES[inside])
+    assert regimes(SIZES[inside], steps, steps[None]).perfect_scaling_until.value is None
+
+
+def test_a_range_that_ends_in_the_middle_does_not_show_the_maximum() -> None:
+    inside = SIZES < 110
+    steps = 60 * (1 + 100 / SIZES[inside])
+    found = regimes(SIZES[inside], steps, steps[None])
+    assert found.maximum_useful_batch_size.value is None
+    assert any("steps still fall" in note for note in found.notes)
+
+
+def test_noise_widens_the_intervals() -> None:
+    def octaves(noise: float) -> float:
+        found = of(60 * (1 + 100 / SIZES), noise).critical_batch_size
+        assert found.low and found.high
+        return float(np.log2(found.high / found.low))
+
+    assert octaves(0.02) < 0.5 * octaves(0.1)
+
+
+def test_two_batch_sizes_have_no_regimes() -> None:
+    found = regimes(SIZES[:2], np.array([10.0, 5.0]), np.array([[10.0, 5.0]]))
+    assert found.perfect_scaling_until.value is None
+    assert "at least 3 batch sizes" in found.notes[0]

@@ -1,0 +1,63 @@
+"""Learning-rate rules on surfaces whose best rate is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.hand_made import Trial, tables
+from batchscope.analysis import rule_check
+from batchscope.errors import AnalysisError
+from batchscope.spec.goal import Goal
+
+GOAL = Goal.parse("validation/error < 0.5")
+
+
+def study(exponent: float, *, momentum: float | None = None, rates: int = 40) -> tuple[Trial, ...]:
+    """Trials on a grid of rates; the best effective rate is 0.01 B**exponent, and half an octave off costs 60%."""
+    trials = []
+    for batch_size in (1, 4, 16, 64, 256):
+        for index, rate in enumerate(np.geomspace(1e-3, 1e2, rates)):
+            octaves = np.log2(rate / (0.01 * batch_size**exponent))
+            steps = min(100 * np.exp(2 * octaves**2), 1e4)
+            values = {at: 0.1 if at >= steps else 0.9 for at in (50, 100, 110, 120, 130, 140, 150, 160)}
+            point = {"learning_rate": float(rate)}
+            if momentum is not None:
+                point = {"learning_rate": float(rate) * (1 - momentum), "momentum": momentum}
+            status = "complete" if steps <= 160 else "censored" if octaves < 5 else "diverged"
+            trials.append(Trial(f"{batch_size} {index}", batch_size, values, status, index, point=point))
+    return tuple(trials)
+
+
+@pytest.mark.parametrize(("exponent", "right"), [(0.0, "BLR"), (0.5, "SRSR"), (1.0, "LSR")])
+def test_the_right_rule_holds_and_the_others_break(exponent: float, right: str) -> None:
+    found = rule_check(*tables(*study(exponent, rates=150)), GOAL)
+    breaks = {row["rule"]: (row["holds_until"], row["breaks_at"]) for row in found.breaks.iter_rows(named=True)}
+    assert breaks.pop(right) == (256, None)
+    assert {breaks_at for _, breaks_at in breaks.values()} <= {4, 16, 64}
+    assert found.base_batch_size == 1
+
+
+def test_with_momentum_the_effective_rate_is_scaled() -> None:
+    found = rule_check(*tables(*study(1.0, momentum=0.9, rates=150)), GOAL)
+    assert found.rate == "learning_rate / (1 - momentum)"
+    tuned = found.table.filter(rule="LSR").get_column("tuned").to_numpy()
+    np.testing.assert_allclose(np.log2(tuned / (0.01 * np.array([1, 4, 16, 64, 256]))), 0, atol=0.3)
+    assert found.breaks.filter(rule="LSR").item(0, "holds_until") == 256
+
+
+def test_with_too_few_trials_on_the_way_it_stays_open() -> None:
+    near = [trial for trial in study(1.0) if trial.values[160] == 0.1]
+    table = rule_check(*tables(*near), GOAL).table
+    assert set(table.get_column("status")) == {"holds", "open"}
+
+
+def test_a_base_must_have_reached_the_goal() -> None:
+    run = tables(*study(1.0))
+    assert rule_check(*run, GOAL, base_batch_size=16).table.get_column("batch_size").min() == 16
+    with pytest.raises(AnalysisError, match="got 7; choose of: 1, 4, 16, 64, 256"):
+        rule_check(*run, GOAL, base_batch_size=7)
+    with pytest.raises(AnalysisError, match="no batch size did"):
+        rule_check(*run, Goal.parse("validation/error < 0.01"))
+    with pytest.raises(AnalysisError, match="named learning_rate"):
+        rule_check(*tables(Trial("a", 8, {1: 0.1})), GOAL)

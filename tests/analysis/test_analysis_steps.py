@@ -1,0 +1,195 @@
+"""The steps-to-result curve: the minimum, the verdicts, confirmation, and the race against full training."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from analysis.hand_made import Trial
+from analysis.hand_made import tables as by_hand
+from analysis.simulated_studies import GOAL as SIMULATED
+from analysis.simulated_studies import SURFACES, expected_minimum, tables
+from batchscope.analysis import Curve, steps_to_result
+from batchscope.errors import AnalysisError
+from batchscope.spec.goal import Goal
+
+GOAL = Goal.parse("validation/error < 0.5")
+SURFACE = SURFACES[4]
+POOL = SURFACE.pool(SURFACE.trials * 50, np.random.default_rng(0))
+STEPS = POOL[: SURFACE.trials]
+
+
+def reaching(
+    name: str,
+    batch_size: int,
+    step: int | None,
+    end: int = 100,
+    *,
+    status: str = "complete",
+    index: int = 0,
+    replicate: int = 0,
+    revision: int = 0,
+    **point: float | str,
+) -> Trial:
+    """A trial looked at every 10 steps up to ``end`` that reaches the goal at ``step``, or never."""
+    values = {at: 0.1 if step is not None and at >= step else 0.9 for at in range(10, end + 1, 10)}
+    return Trial(name, batch_size, values, status, index, replicate, revision, point)
+
+
+def row(curve: Curve, batch_size: int = 8) -> dict[str, object]:
+    return curve.table.row(by_predicate=pl.col("batch_size") == batch_size, named=True)
+
+
+def test_the_fewest_steps_win_and_ties_go_to_the_lower_index() -> None:
+    run = by_hand(
+        reaching("c", 8, 30, index=2, learning_rate=0.3),
+        reaching("a", 8, 60, index=0, learning_rate=0.1),
+        reaching("b", 8, 30, index=1, learning_rate=0.2),
+        reaching("d", 8, None, index=3, status="diverged", learning_rate=9.0),
+        reaching("e", 16, None, learning_rate=0.1),
+    )
+    curve = steps_to_result(*run, GOAL)
+    best = row(curve)
+    assert (best["steps"], best["trial"], best["learning_rate"]) == (30, "b", 0.2)
+    assert (best["reached"], best["feasible"], best["trials"]) == (3, 3, 4)
+    unreached = row(curve, 16)
+    assert (unreached["steps"], unreached["low"], unreached["trial"], unreached["learning_rate"]) == (None,) * 4
+    assert unreached["validated"] is False
+    assert "no trial reached the goal at batch size 16" in curve.notes[0]
+    assert np.isnan(curve.draws[:, 1]).all()
+
+
+def test_the_interval_is_no_narrower_than_the_gap_between_looks() -> None:
+    run = by_hand(*(reaching(str(index), 8, 30, index=index) for index in range(40)))
+    best = row(steps_to_result(*run, GOAL))
+    assert best["low"] == pytest.approx(21, abs=1)
+    assert best["high"] == 30
+
+
+def test_a_race_finds_the_steps_of_full_training() -> None:
+    raced, full = (steps_to_result(*tables(STEPS, margin), SIMULATED) for margin in (1.5, None))
+    for name in ("batch_size", "steps", "trial", "feasible"):
+        assert raced.table.get_column(name).equals(full.table.get_column(name))
+    assert raced.table.get_column("steps").to_list() == STEPS.min(0).tolist()
+
+
+def test_intervals_hold_the_expected_minimum_and_the_regimes_come_in_their_order() -> None:
+    curve = steps_to_result(*tables(STEPS), SIMULATED)
+    truth = np.array([expected_minimum(column, SURFACE.trials) for column in POOL.T])
+    low, high = (curve.table.get_column(end).to_numpy() for end in ("low", "high"))
+    assert ((low <= truth) & (truth <= high)).mean() >= 0.7
+    ends = [curve.regimes.perfect_scaling_until, curve.regimes.critical_batch_size]
+    ends.append(curve.regimes.maximum_useful_batch_size)
+    values = [end.value for end in ends if end.value is not None]
+    assert len(values) == 3
+    assert values == sorted(values)
+    assert curve.draws.shape == (1000, 11)
+
+
+def test_the_same_tables_give_the_same_curve_whatever_their_order() -> None:
+    trials, measurements = tables(STEPS)
+    one = steps_to_result(trials, measurements, SIMULATED)
+    other = steps_to_result(trials.sample(fraction=1, shuffle=True, seed=1), measurements.lazy(), SIMULATED)
+    assert one.table.equals(other.table)
+    assert one.regimes == other.regimes
+
+
+def test_equal_trials_takes_as_many_as_the_batch_size_with_the_fewest() -> None:
+    run = by_hand(
+        *(reaching(f"small {index}", 8, 90 - 10 * index, index=index) for index in range(4)),
+        *(reaching(f"large {index}", 16, 50, index=index) for index in range(2)),
+        reaching("widened", 8, 20, index=4, revision=1),
+    )
+    assert row(steps_to_result(*run, GOAL))["steps"] == 20
+    equal = steps_to_result(*run, GOAL, equal_trials=True)
+    assert (row(equal)["steps"], row(equal)["feasible"]) == (80, 2)
+    assert row(steps_to_result(*run, GOAL, trials_per_batch_size=3))["steps"] == 70
+    assert any("equal_trials" in note for note in steps_to_result(*run, GOAL).notes)
+
+
+def test_a_winner_at_the_side_of_its_space_is_not_validated() -> None:
+    run = by_hand(
+        reaching("inside", 8, 30, learning_rate=0.1, momentum=0.9, optimizer="sgd"),
+        reaching("at the side", 16, 30, learning_rate=0.1, momentum=0.9989, optimizer="sgd"),
+    )
+    space = {"learning_rate": (1e-3, 10.0, "log"), "momentum": (0.0, 0.999, "reverse_log")}
+    curve = steps_to_result(*run, GOAL, space=space)
+    assert (row(curve)["validated"], row(curve)["reason"]) == (True, None)
+    assert row(curve, 16)["validated"] is False
+    assert "best momentum, 0.9989, is within 0.05 of the upper side" in str(row(curve, 16)["reason"])
+    wider = {8: space, 16: space | {"momentum": (0.0, 0.99999, "reverse_log")}}
+    assert row(steps_to_result(*run, GOAL, space=wider), 16)["validated"] is True
+    assert row(steps_to_result(*run, GOAL))["validated"] is None
+
+
+def test_a_wide_interval_is_called_too_few_trials_with_a_number_that_would_do() -> None:
+    few = SURFACES[8].pool(12, np.random.default_rng(3))
+    table = steps_to_result(*tables(few), SIMULATED).table
+    wide = table.filter(pl.col("high") > 2.2 * pl.col("low"))
+    assert wide.height
+    assert wide.get_column("verdict").str.starts_with("too few trials").all()
+    needed = wide.get_column("trials_needed").drop_nulls()
+    assert needed.min() > 12  # type: ignore[operator]
+    sure = table.filter(pl.col("high") < 1.8 * pl.col("low"))
+    assert not sure.get_column("verdict").count()
+
+
+def test_running_and_pruned_trials_are_pointed_out() -> None:
+    run = by_hand(
+        reaching("a", 8, 30),
+        reaching("b", 8, None, 20, status="running", index=1),
+        reaching("c", 8, None, 20, status="pruned", index=2),
+    )
+    curve = steps_to_result(*run, GOAL)
+    assert curve.notes[0] == "1 trials are still running: the curve is not final"
+    assert "upper bound" in curve.notes[1]
+
+
+CONFIRMED = [40, 50, 50, 60, 70]
+
+
+def confirmed_run(*steps: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    search = [reaching(f"winner {size}", size, 30, learning_rate=0.1, index=0) for size in (8, 16, 32)]
+    search += [reaching(f"loser {size}", size, 40, learning_rate=0.2, index=1) for size in (8, 16, 32)]
+    again = [
+        reaching(f"again {size} {seed}", size, step, learning_rate=0.1, replicate=seed)
+        for size in (8, 16, 32)
+        for seed, step in enumerate(steps, start=1)
+    ]
+    stray = reaching("another point", 8, 10, learning_rate=0.2, replicate=1, index=1)
+    return by_hand(*search, *again, stray)
+
+
+def test_confirmation_shows_the_median_over_seeds_and_draws_the_regimes_from_it() -> None:
+    curve = steps_to_result(*confirmed_run(*CONFIRMED), GOAL)
+    best = row(curve)
+    assert (best["steps"], best["confirmed_steps"], best["confirmations"]) == (30, 50.0, 5)
+    low, high = best["confirmed_low"], best["confirmed_high"]
+    assert isinstance(low, float) and isinstance(high, float)
+    assert 35 < low < 50 < high < 75
+    assert curve.confirmed
+    np.testing.assert_allclose(np.median(curve.draws, axis=0), np.exp(np.mean(np.log(CONFIRMED))), rtol=0.03)
+
+
+def test_a_confirmation_that_missed_the_goal_is_told_and_not_used() -> None:
+    curve = steps_to_result(*confirmed_run(40, 50, None), GOAL)
+    best = row(curve)
+    assert (best["confirmed_steps"], best["confirmed_low"], best["confirmed_high"]) == (50.0, 40.0, None)
+    assert (best["validated"], best["reason"]) == (False, "1 of 3 confirmations did not reach the goal")
+    assert not curve.confirmed
+    assert any("winners, who are lucky" in note for note in curve.notes)
+    assert row(steps_to_result(*confirmed_run(None, None, 40), GOAL))["confirmed_steps"] is None
+
+
+def test_one_confirmation_has_no_interval() -> None:
+    best = row(steps_to_result(*confirmed_run(40), GOAL))
+    assert (best["confirmed_steps"], best["confirmed_low"], best["confirmed_high"]) == (40.0, None, None)
+
+
+def test_a_run_where_nothing_was_reached_still_has_a_table() -> None:
+    curve = steps_to_result(*by_hand(reaching("a", 8, None), reaching("b", 16, None)), GOAL)
+    assert curve.table.get_column("steps").to_list() == [None, None]
+    assert curve.regimes.critical_batch_size.value is None
+    with pytest.raises(AnalysisError, match="needs a metric"):
+        steps_to_result(*by_hand(reaching("a", 8, None)), Goal.parse("test/error < 1"))

@@ -1,0 +1,69 @@
+"""The document of summary.json: complete, plain, and honest about what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from analysis.hand_made import Trial
+from analysis.hand_made import tables as by_hand
+from analysis.simulated_studies import GOAL, SURFACES, tables
+from batchscope.analysis import other_analyses, steps_to_result, summary
+from batchscope.spec.goal import Goal
+
+RUN = tables(SURFACES[4].pool(32, np.random.default_rng(0)))
+NEVER = Goal.parse("validation/error < 0")
+
+
+def test_it_has_the_fields_that_programs_read() -> None:
+    document = summary(*RUN, [GOAL, NEVER], workload="simulated")
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert (document["schema"], document["workload"]) == (1, "simulated")
+    reached, never = document["goals"]
+    assert reached["goal"] == "validation/error < 0.5"
+    first = reached["curve"][0]
+    expected = {"batch_size", "steps", "low", "high", "reached", "feasible", "trials", "hyperparameters", "validated"}
+    assert expected <= set(first)
+    assert first["hyperparameters"] == {}
+    for name in ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size"):
+        assert set(reached["regimes"][name]) == {"value", "low", "high"}
+    assert reached["regimes"]["law"]["measured"] == [1.0, 1024.0]
+    assert {point["steps"] for point in never["curve"]} == {None}
+    assert {point["hyperparameters"] for point in never["curve"]} == {None}
+
+
+def test_it_says_what_the_curve_says() -> None:
+    curve = steps_to_result(*RUN, GOAL)
+    entry = summary(*RUN, [GOAL], workload="", analyses=False)["goals"][0]
+    assert [point["steps"] for point in entry["curve"]] == curve.table.get_column("steps").to_list()
+    assert entry["regimes"]["critical_batch_size"] == curve.regimes.critical_batch_size.to_dict()
+    assert "analyses" not in entry
+
+
+def test_an_analysis_that_the_run_cannot_answer_is_refused_in_words() -> None:
+    found = other_analyses(*RUN, GOAL)
+    assert "named learning_rate" in found["stability"]["refused"]
+    assert "column epoch" in found["best_under_epoch_budgets"]["refused"]
+    assert "policy: full" in found["speedup"]["refused"]
+    assert len(found["expected_steps"]) > 11
+
+
+def test_a_run_trained_to_the_end_answers_everything() -> None:
+    run = by_hand(
+        *(
+            Trial(
+                f"{size} {index}",
+                size,
+                {at: max(0.05, 1 - at * size**0.5 * (4 - index) / 400) for at in range(10, 201, 10)},
+                index=index,
+                point={"learning_rate": 0.1 * (index + 1)},
+            )
+            for size in (4, 8, 16)
+            for index in range(3)
+        )
+    )
+    found = other_analyses(*run, GOAL)
+    refused = {name: answer["refused"] for name, answer in found.items() if isinstance(answer, dict)}
+    assert refused == {}
+    assert json.dumps(found, allow_nan=False)
