@@ -1,0 +1,98 @@
+"""What a curve says, in one plain sentence, and what speaks against trusting it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from batchscope.analysis import Curve
+from batchscope.report import figures
+from batchscope.report.text import count, number, percent, plain, size
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The plain text of one goal: no markup, nothing escaped."""
+
+    goal: str
+    sentence: str
+    caveats: tuple[str, ...]
+
+
+def answer(curve: Curve) -> Answer:
+    """The answer for one goal, with every reservation that the analysis or the numbers themselves give."""
+    table = figures.steps_to_result(curve)
+    reached = table.drop_nulls("steps")
+    if reached.is_empty():
+        trials = f"{number(int(table['feasible'].sum()))} feasible trials"
+        sentence = f"No batch size has reached the goal: none of {trials} did."
+    elif figures.boundaries(curve)["place"].eq("unknown").all():
+        sentence = _fewest(reached)
+    else:
+        brackets = f" Brackets hold {percent(curve.level)} intervals."
+        sentence = f"{_regimes(curve)} {_fewest(reached)}{brackets}"
+    return Answer(plain(curve.goal), sentence, tuple(map(_sentence, _caveats(curve, table))))
+
+
+def _sentence(caveat: str) -> str:
+    text = plain(caveat).strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def bounds(row: dict[str, Any]) -> str:
+    """``94 to 134`` for the interval of a row of ``figures.boundaries``; open sides in words, nothing for two."""
+    low, high = (None if row[side] is None else size(row[side]) for side in ("low", "high"))
+    if low and high:
+        return f"{low} to {high}"
+    return f"at least {low}" if low else f"at most {high}" if high else ""
+
+
+def _regimes(curve: Curve) -> str:
+    ends = {row["boundary"]: row for row in figures.boundaries(curve).iter_rows(named=True)}
+    first, *_, last = figures.reached(curve)
+    until, critical, useful = (ends[boundary] for boundary in ends)
+    saved = percent(1 - 1 / curve.regimes.tolerance)
+    measured = {
+        "perfect_scaling_until": "Doubling the batch size halves the steps up to {}",
+        "critical_batch_size": "the critical batch size is {}",
+        "maximum_useful_batch_size": f"from {{}} on, a larger batch saves at most {saved} of the steps",
+    }
+    otherwise = {
+        ("perfect_scaling_until", "beyond"): f"Doubling the batch size halves the steps up to the largest, {last:,}",
+        ("perfect_scaling_until", "below"): "No doubling of the batch size halves the steps",
+        ("critical_batch_size", "beyond"): f"the critical batch size is beyond {last:,}",
+        ("critical_batch_size", "below"): f"the critical batch size is below {first:,}",
+        ("maximum_useful_batch_size", "beyond"): f"larger batches save steps up to the largest, {last:,}",
+        ("maximum_useful_batch_size", "below"): f"no larger batch saves more than {saved} of the steps",
+    }
+    parts = []
+    for row in (until, critical, useful):
+        if row["place"] == "measured":
+            interval = f" ({bounds(row)})" if bounds(row) else ""
+            where = f"about {size(row['value'])}{interval}"
+            parts.append(measured[row["boundary"]].format(where))
+        elif row["place"] != "unknown":
+            parts.append(otherwise[row["boundary"], row["place"]])
+    return "; ".join(parts) + "."
+
+
+def _fewest(reached: pl.DataFrame) -> str:
+    best = reached.sort("shown", "batch_size").row(0, named=True)
+    text = f"The fewest steps, {count(best['shown'])}, are at batch size {number(best['batch_size'])}"
+    first = reached.row(0, named=True)
+    if best["batch_size"] == first["batch_size"]:
+        return f"{text}."
+    return f"{text}: {number(best['speedup'], 3)} times fewer than at {number(first['batch_size'])}."
+
+
+def _caveats(curve: Curve, table: pl.DataFrame) -> list[str]:
+    reached = table.drop_nulls("steps")
+    found = [*curve.notes, *curve.regimes.notes]
+    if reached.height and not reached["validated"].count():
+        found.append("Whether the best points lie well inside the search space was not checked.")
+    if table["feasible"].n_unique() > 1:
+        fewest, *_, most = table["feasible"].sort().to_list()
+        found.append(f"Batch sizes had different numbers of feasible trials, {fewest} to {most}.")
+    return found

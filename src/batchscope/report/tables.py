@@ -1,0 +1,98 @@
+"""The tables of the page, from the tables of ``figures``: what each column is called and how its numbers read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from batchscope.analysis import Curve
+from batchscope.analysis.outcomes import PREFIX
+from batchscope.report import figures
+from batchscope.report.markup import Cell, Table
+from batchscope.report.text import count, duration, name, number, percent
+
+
+def curve(curve: Curve, columns: list[str]) -> Table:
+    """The curve, with the best point of every batch size.
+
+    Args:
+        curve: The curve.
+        columns: Its hyperparameters, with their prefix.
+    """
+    shown = figures.steps_to_result(curve)
+    names = [column.removeprefix(PREFIX) for column in columns if column.removeprefix(PREFIX) in shown.columns]
+    confirmed = bool(shown["confirmed_steps"].count())
+    checked = bool(shown["validated"].count())
+    rows = []
+    for row in shown.iter_rows(named=True):
+        cells = [
+            _number(row["batch_size"]),
+            Cell("not reached") if row["steps"] is None else _number(row["steps"]),
+            _interval(row["low"], row["high"], row["verdict"]),
+        ]
+        if confirmed:
+            cells += [
+                Cell(count(row["confirmed_steps"]), row["confirmed_steps"]),
+                _interval(row["confirmed_low"], row["confirmed_high"]),
+            ]
+        cells += [_checked(row)] if checked else []
+        cells += [
+            Cell("–" if row["speedup"] is None else f"{number(row['speedup'], 3)}×", row["speedup"]),
+            _number(row["examples"]),
+            *(_number(row[count]) for count in ("reached", "feasible", "trials")),
+            *(_value(row[hyperparameter]) for hyperparameter in names),
+        ]
+        rows.append(cells)
+    level = percent(curve.level)
+    heads = ["batch size", "steps", f"{level} interval"]
+    heads += ["confirmed steps", f"{level} interval, confirmed"] if confirmed else []
+    heads += ["validated"] if checked else []
+    heads += ["speedup", "examples", "reached", "feasible", "trials", *map(name, names)]
+    return Table(
+        "The curve in numbers; a heading sorts the table by its column",
+        heads,
+        rows,
+    )
+
+
+def costs(costs: pl.DataFrame) -> Table:
+    """What every batch size took, and the sum."""
+    statuses = [status for status in figures.STATUSES if costs[status].sum()]
+    confirmations = ["confirmations"] if costs["confirmations"].sum() else []
+    counts = ["trials", *statuses, *confirmations, "steps", "examples"]
+
+    def cells(row: dict[str, Any]) -> list[Cell]:
+        return [
+            *(_number(row[column]) for column in counts),
+            *(Cell(duration(row[column]), row[column]) for column in ("train_seconds", "evaluation_seconds")),
+            Cell(percent(row["evaluation_share"]), row["evaluation_share"]),
+        ]
+
+    whole = figures.total(costs).row(0, named=True)
+    return Table(
+        "What every batch size took",
+        ["batch size", *counts, "training time", "evaluation time", "share of evaluation"],
+        [[_number(row["batch_size"]), *cells(row)] for row in costs.iter_rows(named=True)],
+        [Cell("all"), *cells(whole)],
+    )
+
+
+def _number(value: float | None) -> Cell:
+    return Cell(number(value), value)
+
+
+def _value(value: float | str | None) -> Cell:
+    return Cell(value, value) if isinstance(value, str) else _number(value)
+
+
+def _interval(low: float | None, high: float | None, verdict: str | None = None) -> Cell:
+    known = low is not None and high is not None
+    text = f"{count(low)} to {count(high)}" if known else f"at least {count(low)}" if low is not None else "–"
+    return Cell(text, low, f"verdict: {verdict}" if verdict else "")
+
+
+def _checked(row: dict[str, Any]) -> Cell:
+    valid = None if row["steps"] is None else row["validated"]
+    reason = f"reason: {row['reason']}" if valid is False and row["reason"] else ""
+    return Cell("–" if valid is None else "yes" if valid else "no", str(valid), reason)
