@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -422,3 +424,12 @@ def test_subclasses_of_others_are_left_alone() -> None:
     model = nn.Sequential(WithActivation(3))
     assert convert_ghost_batch_norm(model, 4)[1] == 0
     assert type(model[0]) is WithActivation
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ghost_batch_norm.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(block, {})
+    assert capsys.readouterr().out == "1\n"
+    assert [(ghosts, size) for _, ghosts, size in ghost_kernels.segments(100, 32)] == [(3, 32), (1, 4)]
+    assert [(ghosts, size) for _, ghosts, size in ghost_kernels.segments(65, 32)] == [(1, 32), (1, 33)]

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from batchscope.optim import blocks, reduce
 from batchscope.optim.blocks import Layers
-from batchscope.optim.reduce import median, select, size, sum_of_squares, total
+from batchscope.optim.reduce import mean, median, norm, select
 
 
 @given(
@@ -70,13 +70,14 @@ def test_many_layers_measure_as_one(dtype: torch.dtype, block: int, monkeypatch:
     for index, (x, y) in enumerate(zip(many, other, strict=True)):
         one: Any = (x if dtype == torch.float64 else x.float(), y if dtype == torch.float64 else y.float())
         alone: Any = (Layers([x]), Layers([y]))
-        torch.testing.assert_close(sum_of_squares(alone[0])[0], sum_of_squares(one[0]), rtol=tolerance, atol=0)
-        torch.testing.assert_close(total(function, *alone)[0], total(function, *one), rtol=tolerance, atol=0)
-        assert size(alone[0])[0] == size(one[0]) == x.numel()
+        torch.testing.assert_close(norm(alone[0])[0], norm(one[0]), rtol=tolerance, atol=0)
+        torch.testing.assert_close(mean(function, *alone)[0], mean(function, *one), rtol=tolerance, atol=0)
+        together = mean(function, Layers(many), Layers(other))
+        torch.testing.assert_close(together[index], mean(function, *one), rtol=tolerance, atol=0)
         for absolute in (True, False):
             assert torch.equal(median(alone[0], absolute=absolute)[0], median(one[0], absolute=absolute))
-            together: Any = median(Layers(many), absolute=absolute)
-            assert torch.equal(together[index], median(one[0], absolute=absolute))
+            medians = median(Layers(many), absolute=absolute)
+            assert torch.equal(medians[index], median(one[0], absolute=absolute))
 
 
 def test_the_median_is_the_lower_one() -> None:

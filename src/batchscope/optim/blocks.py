@@ -42,26 +42,23 @@ def update_in_place(rule: Rule, columns: Columns, step: int, hyper: Hyper, *, la
     """
     direction, slots = _direction(rule, step, hyper)
     if rule.layer is None or not layer_wise:
-        parts, _ = _cut(columns)
-        _run(_move(rule, direction, slots, 1.0, step, hyper), parts)
+        _run(_move(rule, direction, slots, 1.0, step, hyper), cut(columns))
     elif rule.direction is None:
+        rates = _rates(rule.layer, columns["parameter"], columns["gradient"], hyper)
         move = _move(rule, direction, slots, Expression.leaf("rate"), step, hyper)
-        parts, owners = _cut(columns)
-        measured = _measure(rule.layer, parts if rule.layer.additive else columns, "gradient", hyper)
-        _run(move, parts | {"rate": _rates(rule.layer, measured, owners, hyper)})
+        _run(move, cut(columns | {"rate": rates}))
     else:
         turn = Program({**slots, "direction": direction})
         leaves = _leaves("direction", "rate", *rule.slots)
         slots = {name: leaves[name] for name in rule.slots}
         move = _move(rule, leaves["direction"], slots, leaves["rate"], step, hyper)
         memory = columns[rule.slots[0]][0].new_empty(0)
-        largest = max(tensor.numel() for tensor in columns["parameter"])
+        largest = max(layer.numel() for layer in columns["parameter"])
         for layers in joined(columns, largest):
             layers["direction"] = _scratch(layers[rule.slots[0]], memory)
-            parts, owners = _cut(layers)
-            _run(turn, parts)
-            measured = _measure(rule.layer, parts, "direction", hyper)
-            _run(move, parts | {"rate": _rates(rule.layer, measured, owners, hyper)})
+            _run(turn, cut(layers))
+            layers["rate"] = _rates(rule.layer, layers["parameter"], layers["direction"], hyper)
+            _run(move, layers)  # a call or two, which nothing is gained by cutting for
 
 
 def joined(columns: Columns, size: int = 0) -> Iterator[Columns]:
@@ -77,25 +74,29 @@ def joined(columns: Columns, size: int = 0) -> Iterator[Columns]:
     yield {name: column[start:] for name, column in columns.items()}
 
 
-def _cut(columns: Columns) -> tuple[Columns, list[int]]:
-    """Layers in parts of a block at most, where their layouts allow, and the layer that each part is of."""
+def cut(columns: Columns) -> Columns:
+    """Layers in parts of a block at most, where their layouts allow; a 0-dim tensor goes with every part."""
     size = _block_size(next(iter(columns.values()))[0])
     parts: Columns = {name: [] for name in columns}
-    owners: list[int] = []
-    for owner, layer in enumerate(zip(*columns.values(), strict=True)):
-        flat = _flat(layer) if layer[0].numel() > size else None
-        for name, tensor, whole in zip(columns, flat or layer, layer, strict=True):
-            parts[name] += [whole] if flat is None else torch.split(tensor, size)
-        owners += [owner] * (len(next(iter(parts.values()))) - len(owners))
-    return parts, owners
+    for layer in zip(*columns.values(), strict=True):
+        number = -(-layer[0].numel() // size)
+        flat = _flat(layer) if number > 1 else None
+        for column, tensor, whole in zip(parts.values(), flat or layer, layer, strict=True):
+            if flat is None:
+                column.append(whole)
+            else:
+                column += torch.split(tensor, size) if tensor.ndim else [tensor] * number
+    return parts
 
 
 def _flat(tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
     """One-dimensional views that go through all tensors in the same order; None if their layouts differ."""
     strides = tensors[0].stride()
     order = sorted(range(len(strides)), key=lambda axis: strides[axis], reverse=True)
-    permuted = [tensor.permute(order) for tensor in tensors]
-    return [t.view(-1) for t in permuted] if all(t.is_contiguous() for t in permuted) else None
+    permuted = [tensor.permute(order) if tensor.ndim else tensor for tensor in tensors]
+    if not all(tensor.is_contiguous() for tensor in permuted):
+        return None
+    return [tensor.view(-1) if tensor.ndim else tensor for tensor in permuted]
 
 
 def _block_size(like: Tensor) -> int:
@@ -126,19 +127,11 @@ def _move(rule: Rule, direction: Any, slots: dict[str, Any], rate: Any, step: in
     return Program({**slots, "parameter": moved})
 
 
-def _measure(layer: LayerRate, columns: Columns, along: str, hyper: Hyper) -> list[Tensor]:
-    """For every quantity of the rule one vector, with a value for each place of the columns."""
-    weights: Any = Layers(columns["parameter"])
-    directions: Any = Layers(columns[along])
-    return [torch.stack(list(values)) for values in layer.measure(weights, directions, hyper)]
-
-
-def _rates(layer: LayerRate, measured: list[Tensor], owners: list[int], hyper: Hyper) -> list[Tensor]:
-    """The rate of every part: that of the layer which it is of."""
-    index = torch.tensor(owners, device=measured[0].device)
-    if layer.additive:
-        measured = [values.new_zeros(owners[-1] + 1).index_add_(0, index, values) for values in measured]
-    return list(layer.rate(tuple(measured), hyper)[index].unbind())
+def _rates(layer: LayerRate, parameters: list[Tensor], along: list[Tensor], hyper: Hyper) -> list[Tensor]:
+    weights: Any = Layers(parameters)
+    directions: Any = Layers(along)
+    measured: Any = layer.measure(weights, directions, hyper)
+    return list(layer.rate(tuple(torch.stack(values) for values in measured), hyper).unbind())
 
 
 def _scratch(like: list[Tensor], memory: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from batchscope.optim.adam import MOMENTS, normalized_moments
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.lars import squared_norms
+from batchscope.optim.lars import norms
 from batchscope.optim.rule import Hyper, LayerRate, Rule, Scalar, Slots
 
 
@@ -19,7 +19,7 @@ def _direction(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, 
 
 
 def _rate(measured: tuple[Tensor, ...], hyper: Hyper) -> Tensor:
-    weight, direction = (square**0.5 for square in measured)
+    weight, direction = measured
     return torch.where((weight > 0) & (direction > 0), weight / direction, 1.0)
 
 
@@ -35,7 +35,7 @@ lamb = Rule(
     MOMENTS,
     _move,
     direction=_direction,
-    layer=LayerRate(squared_norms, _rate),
+    layer=LayerRate(norms, _rate),
 )
 
 

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
 from batchscope.optim.momentum import decayed_heavy_ball
-from batchscope.optim.reduce import sum_of_squares
+from batchscope.optim.reduce import norm
 from batchscope.optim.rule import Hyper, LayerRate, Rule
 
 
-def squared_norms(parameter: Tensor, direction: Tensor, hyper: Hyper) -> tuple[Tensor, ...]:
+def norms(parameter: Tensor, direction: Tensor, hyper: Hyper) -> tuple[Tensor, ...]:
     """Those of a layer's weights and of the direction that they are to move in."""
-    return sum_of_squares(parameter), sum_of_squares(direction)
+    return norm(parameter), norm(direction)
 
 
 def _rate(measured: tuple[Tensor, ...], hyper: Hyper) -> Tensor:
-    weight, gradient = (square**0.5 for square in measured)
+    weight, gradient = measured
     rate = hyper["trust"] * weight / (gradient + hyper["weight_decay"] * weight)
     return torch.where((weight > 0) & (gradient > 0), rate, 1.0)
 
@@ -29,7 +29,7 @@ lars = Rule(
     {"learning_rate": None, "momentum": 0.9, "weight_decay": 0.0, "trust": 0.001},
     ("momentum_buffer",),
     decayed_heavy_ball,
-    layer=LayerRate(squared_norms, _rate),
+    layer=LayerRate(norms, _rate),
 )
 
 

@@ -30,7 +30,7 @@ def _rule(name: str, *, absolute: bool) -> Rule:
         {"learning_rate": None, "momentum": 0.0, "weight_decay": 0.0, **GUARDS},
         ("momentum_buffer",),
         decayed_heavy_ball,
-        layer=LayerRate(partial(_medians, absolute=absolute), _rate, additive=False),
+        layer=LayerRate(partial(_medians, absolute=absolute), _rate),
     )
 
 

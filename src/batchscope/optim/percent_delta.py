@@ -7,7 +7,7 @@ from torch import Tensor
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
 from batchscope.optim.momentum import decayed_heavy_ball
 from batchscope.optim.radius import GUARDS, curvature
-from batchscope.optim.reduce import size, total
+from batchscope.optim.reduce import mean
 from batchscope.optim.rule import Hyper, LayerRate, Rule
 
 
@@ -15,12 +15,11 @@ def _measure(parameter: Tensor, gradient: Tensor, hyper: Hyper) -> tuple[Tensor,
     def decayed_curvature(w: Tensor, g: Tensor) -> Tensor:
         return curvature(w, g + hyper["weight_decay"] * w, hyper)
 
-    return size(parameter), total(decayed_curvature, parameter, gradient)
+    return (mean(decayed_curvature, parameter, gradient),)
 
 
 def _rate(measured: tuple[Tensor, ...], hyper: Hyper) -> Tensor:
-    elements, curvatures = measured
-    return elements / curvatures
+    return 1 / measured[0]
 
 
 percent_delta = Rule(

@@ -6,7 +6,8 @@ first to rounding (medians: exactly).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchscope.optim.blocks import Layers, joined
+from batchscope.optim.blocks import Layers, cut, joined
 from batchscope.optim.program import Expression, Program
 from batchscope.optim.rule import accumulation_dtype
 
@@ -26,33 +27,41 @@ _PART = 2**16  # elements of a pass that stay in cache; fewer than that are not 
 _STRIDE = 31  # prime, so that it does not go in step with the axes of a weight
 
 
-def sum_of_squares(values: Tensor | Layers) -> Tensor:
-    """The square of the Euclidean norm."""
-    if isinstance(values, Layers):
-        norms = torch._foreach_norm(values, 2, dtype=accumulation_dtype(values[0].dtype))
-        return _each(torch._foreach_mul(norms, norms))
-    return cast(Tensor, torch.linalg.vector_norm(values) ** 2)
+def norm(values: Tensor | Layers) -> Tensor:
+    """The Euclidean norm of a layer."""
+    if not isinstance(values, Layers):
+        return cast(Tensor, torch.linalg.vector_norm(values))
+    dtype = accumulation_dtype(values[0].dtype)
+    if values[0].device.type == "cpu":
+        return _each(_norm_by_rows(layer, dtype) for layer in values)
+    return _each(torch._foreach_norm(values, 2, dtype=dtype))
 
 
-def total(function: Callable[[Tensor, Tensor], Tensor], first: Tensor | Layers, second: Tensor | Layers) -> Tensor:
-    """The sum of an elementwise function that is nowhere negative."""
+def _norm_by_rows(layer: Tensor, dtype: torch.dtype) -> Tensor:
+    """A norm of norms: on a CPU torch reduces to one number on one thread, to several on all."""
+    rows = math.gcd(layer.numel(), 64) if layer.numel() >= _PART and layer.is_contiguous() else 1
+    if rows > 1:
+        layer = torch.linalg.vector_norm(layer.view(rows, -1), dim=1, dtype=dtype)
+    return cast(Tensor, torch.linalg.vector_norm(layer, dtype=dtype))
+
+
+def mean(function: Callable[[Tensor, Tensor], Tensor], first: Tensor | Layers, second: Tensor | Layers) -> Tensor:
+    """The mean over a layer of an elementwise function that is nowhere negative."""
     if not isinstance(first, Layers) or not isinstance(second, Layers):
-        return function(cast(Tensor, first), cast(Tensor, second)).sum()
+        return function(cast(Tensor, first), cast(Tensor, second)).mean()
     leaves: list[Any] = [Expression.leaf("first"), Expression.leaf("second")]
     program = Program({}, returned=function(*leaves))
     sums: list[Tensor] = []
-    for block in joined({"first": first, "second": second}):
-        values = program.run(block)
-        on_cpu = values[0].device.type == "cpu"
-        sums += [value.sum() for value in values] if on_cpu else torch._foreach_norm(values, 1)
-    return _each(sums)
+    for layers in joined({"first": first, "second": second}):  # small ones, or parts of one that is large
+        parts = [_sums(program.run(block)) for block in joined(cut(layers))]
+        sums += [torch.stack(values).sum() for values in zip(*parts, strict=True)]
+    return _each(total / layer.numel() for total, layer in zip(sums, first, strict=True))
 
 
-def size(values: Tensor | Layers) -> Tensor:
-    """The number of elements."""
-    if isinstance(values, Layers):
-        return _each(size(tensor) for tensor in values)
-    return torch.tensor(float(values.numel()), dtype=accumulation_dtype(values.dtype), device=values.device)
+def _sums(values: list[Tensor]) -> Sequence[Tensor]:
+    """Of tensors that are nowhere negative, for which torch has a multi-tensor call."""
+    on_cpu = values[0].device.type == "cpu"
+    return [value.sum() for value in values] if on_cpu else torch._foreach_norm(values, 1)
 
 
 def median(values: Tensor | Layers, *, absolute: bool) -> Tensor:

@@ -28,12 +28,10 @@ class LayerRate:
     Attributes:
         measure: (parameter, direction, hyper) -> 0-dim tensors; built from the functions of ``reduce.py``.
         rate: (what was measured, hyper) -> rate; elementwise, so that it takes many layers in one vector.
-        additive: Whether what is measured on the parts of a layer adds up to what is measured on the whole.
     """
 
     measure: Callable[[Tensor, Tensor, Hyper], tuple[Tensor, ...]]
     rate: Callable[[tuple[Tensor, ...], Hyper], Tensor]
-    additive: bool = True
 
 
 @dataclass(frozen=True)

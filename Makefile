@@ -1,0 +1,38 @@
+# make demo: the shortest way to a real curve.  make test: what every change must pass.
+PYTHON ?= python3
+BIN := .venv/bin
+# Recipes of this file use one environment, made of constraints.txt; its stamp is newer than what it was made from.
+READY := .venv/ready
+RUN ?= runs/digits
+
+.PHONY: demo test slow lint types check docs clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/batchscope run examples/digits.yaml -o $(RUN)
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -n 2
+
+slow: $(READY)
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,45 @@
+"""``batchscope init``: a workload file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+STUDY = """\
+# What is measured: how many steps each batch size needs to reach the goals, everything tuned anew at each.
+workload: {file}:make
+algorithm: {{optimizer: nesterov, learning_rate_schedule: constant}}
+batch_sizes: {{from: 4, to: 256, factor: 4}}
+search:
+  trials: 12                       # feasible ones, at every batch size
+  space:
+    learning_rate: {{min: 1e-3, max: 1, scale: log}}
+    momentum: {{min: 0.5, max: 0.99, scale: reverse_log}}
+goals: ["validation/error < 0.08"]
+budget: {{epochs: 40}}               # the most that a trial is trained
+"""
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The Python file to write, such as my_workload.py.")],
+) -> None:
+    """Write a commented workload that runs as it is, and a study beside it."""
+    from batchscope.cli.show import console
+    from batchscope.errors import WorkloadError
+    from batchscope.workloads import template
+
+    if file.suffix != ".py":
+        raise WorkloadError(f"a workload is a Python file, got {file}; write {file.with_suffix('.py')}")
+    study = file.with_suffix(".yaml")
+    for path, text in ((file, template()), (study, STUDY.format(file=file))):
+        try:
+            with path.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+        except FileExistsError:
+            raise WorkloadError(f"{path} is there already; give another name, or remove it") from None
+        except OSError as error:
+            raise WorkloadError(f"cannot write {path}: {error.strerror}; give another folder") from None
+        console().print(f"wrote {path}")
+    console().print(f"run it with: batchscope run {study}")

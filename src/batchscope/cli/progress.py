@@ -1,0 +1,96 @@
+"""The progress of a run: a live table on a terminal, a line now and then where the output is piped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from batchscope.cli.show import console, duration, number, printable
+from batchscope.runs import Lane, Progress
+from batchscope.spec.study import Study
+
+# Seconds between two lines where the output is piped.
+LINE_SECONDS = 10.0
+BAR = 12
+
+
+class Display:
+    """Shows a run on standard error while it goes on."""
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        """Nothing is shown yet."""
+        self._study, self._console = study, console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._title = printable(f"{study.workload} into {folder}")
+        self._shown = 0.0
+        self._finished: set[int] = set()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._console.print(f"running {self._title}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End, leaving the terminal clean."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show how far the run is."""
+        if self._console.is_terminal:
+            self._live.update(self._table(progress), refresh=True)
+            return
+        for lane in progress.lanes:
+            if lane.share >= 1 and lane.batch_size not in self._finished:
+                self._finished.add(lane.batch_size)
+                best = ", ".join(f"{goal}: {number(steps)} steps" for goal, steps in lane.best.items())
+                self._console.print(
+                    f"batch size {lane.batch_size}: {best} ({lane.trials} trials, {lane.diverged} diverged)"
+                )
+        if time.monotonic() - self._shown > LINE_SECONDS:
+            self._shown = time.monotonic()
+            self._console.print(footer(progress))
+
+    def _table(self, progress: Progress) -> Table:
+        wide = self._console.width >= 70
+        table = Table(title=Text(self._title), caption=Text(footer(progress)), title_justify="left")
+        table.caption_justify = "left"
+        table.add_column("batch size", justify="right")
+        table.add_column("done")
+        if wide:
+            table.add_column("trials", justify="right")
+            table.add_column("diverged", justify="right")
+        for goal in self._study.goals:
+            table.add_column(Text(f"steps to {goal}" if wide else str(goal)), justify="right")
+        for lane in progress.lanes:
+            counts = [str(lane.trials), str(lane.diverged)] if wide else []
+            table.add_row(str(lane.batch_size), _bar(lane), *counts, *(number(lane.best[goal]) for goal in lane.best))
+        return table
+
+
+def footer(progress: Progress) -> str:
+    """Time spent and left, and what share of it was evaluation."""
+    parts = [f"{progress.share:.0%} done", f"{duration(progress.seconds)} so far"]
+    if 0.02 < progress.share < 1:
+        left = progress.seconds * (1 - progress.share) / progress.share
+        parts.append(f"at most about {duration(left)} left")
+    busy = progress.train_seconds + progress.evaluation_seconds
+    if busy:
+        parts.append(f"{progress.evaluation_seconds / busy:.0%} of it evaluation")
+    return ", ".join(parts)
+
+
+def _bar(lane: Lane) -> Text:
+    filled = int(BAR * lane.share)
+    return Text("#" * filled + "." * (BAR - filled), style="green" if lane.share >= 1 else "cyan")

@@ -1,0 +1,55 @@
+"""``batchscope run``: run a study, or what is missing of it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchscope.cli.options import DataDir
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study, a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it, such as search.trials=8.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The run's folder; otherwise runs/ and the study's file name.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; 0 runs in this one. Otherwise one a core, or one on a GPU.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show trials, rungs and cost, and run nothing.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Run a study; on a folder that holds a part of it, run what is missing. Ctrl-C is safe."""
+    from batchscope import runs
+    from batchscope.cli.main import INTERRUPTED
+    from batchscope.cli.progress import Display
+    from batchscope.cli.show import console, print_curve, print_estimate, print_warnings
+    from batchscope.spec.study import Study
+
+    resolved = Study.from_yaml(study, overrides or ())
+    folder = output or Path("runs") / study.stem
+    if dry_run:
+        estimate = runs.estimate(resolved, device=device, workers=workers, data_dir=data_dir)
+        print_estimate(console(), resolved, estimate)
+        return
+    again = shlex.join(["batchscope", *sys.argv[1:]])
+    try:
+        with Display(resolved, folder) as display:
+            result = runs.run(
+                resolved, folder, workers=workers, device=device, data_dir=data_dir, on_progress=display.update
+            )
+    except runs.Interrupted:
+        console(stderr=True).print(f"stopped; what is finished is in {folder}. Go on with: {again}")
+        raise typer.Exit(INTERRUPTED) from None
+    for curve in result.curves():
+        print_curve(console(), curve)
+    print_warnings(result)
+    console().print(f"report: {folder / 'report.html'}")

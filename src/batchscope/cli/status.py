@@ -1,0 +1,24 @@
+"""``batchscope status``: how far a run is."""
+
+from __future__ import annotations
+
+from batchscope.cli.options import AsJson, RunFolder
+
+
+def status(run: RunFolder, as_json: AsJson = False) -> None:
+    """Show how far a run is; also beside a driver at work."""
+    from batchscope.cli.show import console, number, print_json, print_warnings, printable
+    from batchscope.runs import open_run
+
+    result = open_run(run)
+    document = result.status()
+    if as_json:
+        print_json(document)
+        return
+    out = console()
+    out.print(f"{printable(result.workload)} in {run}: {document['driver'] or 'nobody is running it'}")
+    for lane in document["batch_sizes"]:
+        counts = ", ".join(f"{count} {name}" for name, count in lane["trials"].items())
+        best = ", ".join(f"{goal}: {number(steps)}" for goal, steps in lane["best"].items())
+        out.print(f"  batch size {lane['batch_size']}: {counts or 'not begun'}; steps to {printable(best)}")
+    print_warnings(result)

@@ -1,0 +1,25 @@
+"""``batchscope workloads``: what can be named in a study."""
+
+from __future__ import annotations
+
+from batchscope.cli.options import AsJson
+
+
+def workloads(as_json: AsJson = False) -> None:
+    """List the built-in workloads."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from batchscope.cli.show import console, print_json
+    from batchscope.workloads import names
+
+    if as_json:
+        print_json({"workloads": [listed._asdict() for listed in names()]})
+        return
+    table = Table(show_header=True)
+    for title in ("workload", "what it is", "goals to begin with"):
+        table.add_column(title)
+    for listed in names():
+        table.add_row(Text(listed.pattern), Text(listed.description), Text("\n".join(listed.goals)))
+    console().print(table)
+    console().print("Your own: write path/to/file.py:function; batchscope init FILE writes one to start from.")

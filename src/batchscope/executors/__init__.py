@@ -1,0 +1,1 @@
+"""Runs units somewhere and returns their results: in this process, or in worker processes."""

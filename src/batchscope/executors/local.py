@@ -1,0 +1,324 @@
+"""Units on this machine: in this process, or in worker processes with their share of the cores."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from batchscope import workloads
+from batchscope.engine.choice import Choice
+from batchscope.errors import BatchscopeError, ExecutionError
+from batchscope.executors.worker import Checkpoints, Result, Worker
+from batchscope.plan.race import Unit
+from batchscope.plan.rungs import Grid
+from batchscope.spec.study import Study
+from batchscope.spec.workload import Workload
+
+# Deaths of a worker at one and the same task before the task is taken to be the cause.
+MOST_DEATHS = 3
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to begin.
+
+    Attributes:
+        study: What is run.
+        grids: Batch size to looks and rungs.
+        device: Where to train.
+        checkpoints: Where packs are kept.
+        threads: For each worker.
+        data_dir: Where data sets lie; None for the default.
+        workload: The workload itself; None to load it by the study's name for it.
+    """
+
+    study: Study
+    grids: dict[int, Grid]
+    device: str
+    checkpoints: Checkpoints
+    threads: int
+    data_dir: Path | None = None
+    workload: Workload | None = None
+
+    def worker(self, interrupted: Callable[[], bool]) -> Worker:
+        """A worker in this process."""
+        workload = self.workload or workloads.load(self.study.workload, self.data_dir)
+        device = torch.device(self.device)
+        return Worker(self.study, workload, self.grids, device, self.checkpoints, interrupted)
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The task of measuring which program to take at a batch size."""
+
+    batch_size: int
+    pack_limit: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """The task of computing a unit."""
+
+    unit: Unit
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """The task of dropping what is kept of a batch size."""
+
+    batch_size: int
+
+
+Task = Choosing | Running | Forgetting
+Done = tuple[Task, Choice | Result | None]
+
+
+class Executor(Protocol):
+    """Takes tasks and gives results, in any order."""
+
+    def submit(self, task: Task) -> None:
+        """Queue a task."""
+
+    def next(self) -> Done:
+        """Wait for a task to be done; its result is None if it was interrupted."""
+
+    def stop(self) -> None:
+        """Interrupt what is running and keep the state of everything in memory."""
+
+    def close(self) -> None:
+        """End, giving up what is running."""
+
+
+class Inline:
+    """One worker in this process: for notebooks, debuggers, and workloads that no other process can build."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Load the workload."""
+        self._worker = setup.worker(lambda: False)
+        self._threads, self._before = setup.threads, torch.get_num_threads()
+        self._queue: list[Task] = []
+
+    def submit(self, task: Task) -> None:
+        """Queue a task."""
+        if isinstance(task, Forgetting):
+            self._worker.forget(task.batch_size)
+        else:
+            self._queue.append(task)
+
+    def next(self) -> Done:
+        """Do the first task of the smallest batch size."""
+        self._queue.sort(key=_urgency)
+        task = self._queue.pop(0)
+        torch.set_num_threads(self._threads)
+        try:
+            return task, _do(self._worker, task)
+        finally:
+            torch.set_num_threads(self._before)
+
+    def stop(self) -> None:
+        """Keep the state of everything in memory."""
+        self._queue.clear()
+        self._worker.save()
+
+    def close(self) -> None:
+        """Drop the worker."""
+
+
+class Processes:
+    """Workers in processes of their own; a group of trials stays with the worker that has its state in memory."""
+
+    def __init__(self, setup: Setup, workers: int) -> None:
+        """Start the workers; they import and load beside each other."""
+        self._context = multiprocessing.get_context("spawn")
+        self._setup = setup
+        self._stopping = self._context.Event()
+        self._desks = [_Desk(*self._start()) for _ in range(workers)]
+        self._place: dict[tuple[int, int], _Desk] = {}
+
+    def submit(self, task: Task) -> None:
+        """Queue a task at the worker that holds its group, else at the one with the least to do."""
+        if isinstance(task, Forgetting):
+            for desk in self._desks:
+                self._queue(desk, task)
+            return
+        least = min(self._desks, key=lambda desk: desk.load(self._place))
+        if isinstance(task, Choosing):
+            self._queue(least, task)
+        else:
+            self._queue(self._place.setdefault((task.unit.batch_size, task.unit.group), least), task)
+
+    def next(self) -> Done:
+        """Wait for a task to be done.
+
+        Errors:
+            BatchscopeError: What a worker could not do, and why.
+            ExecutionError: If a task kills its worker again and again.
+        """
+        while True:
+            for ready in wait([desk.pipe for desk in self._desks if desk.current is not None]):
+                desk = next(desk for desk in self._desks if desk.pipe is ready)
+                try:
+                    reply = desk.pipe.recv()
+                except (EOFError, ConnectionResetError):
+                    self._revive(desk)
+                    continue
+                task, desk.current, desk.deaths = desk.current, None, 0
+                self._feed(desk)
+                if isinstance(reply, BatchscopeError):
+                    raise reply
+                assert task is not None
+                if not isinstance(task, Forgetting):
+                    return task, reply
+
+    def stop(self) -> None:
+        """Interrupt all workers at their next look; each keeps what it has as checkpoints."""
+        self._stopping.set()
+        for desk in self._desks:
+            desk.tasks.clear()
+            with suppress(OSError):
+                desk.pipe.send(None)
+        for desk in self._desks:
+            desk.process.join(timeout=60)
+
+    def close(self) -> None:
+        """End the processes."""
+        for desk in self._desks:
+            desk.pipe.close()
+            if desk.process.is_alive():
+                desk.process.terminate()
+            desk.process.join()
+
+    def _start(self) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._setup, self._stopping), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def _queue(self, desk: _Desk, task: Task) -> None:
+        desk.tasks.append(task)
+        self._feed(desk)
+
+    def _feed(self, desk: _Desk) -> None:
+        if desk.current is None and desk.tasks:
+            desk.tasks.sort(key=_urgency)
+            desk.current = desk.tasks.pop(0)
+            # A worker that is dead by now is noticed, and replaced, where its reply is awaited.
+            with suppress(OSError):
+                desk.pipe.send(desk.current)
+
+    def _revive(self, desk: _Desk) -> None:
+        desk.process.join()
+        desk.deaths += 1
+        if desk.deaths >= MOST_DEATHS:
+            status = desk.process.exitcode
+            raise ExecutionError(
+                f"a worker died {desk.deaths} times (exit status {status}) at {_describe(desk.current)}; "
+                "it may have run out of memory: try --workers 1, or a smaller engine.pack_size"
+            )
+        desk.pipe.close()
+        desk.process, desk.pipe = self._start()
+        with suppress(OSError):
+            desk.pipe.send(desk.current)
+
+
+class _Desk:
+    """A worker process, as its driver sees it."""
+
+    def __init__(self, process: Any, pipe: Connection) -> None:
+        self.process, self.pipe = process, pipe
+        self.tasks: list[Task] = []
+        self.current: Task | None = None
+        self.deaths = 0
+
+    def load(self, place: dict[tuple[int, int], _Desk]) -> tuple[int, int]:
+        queued = len(self.tasks) + (self.current is not None)
+        return queued, sum(desk is self for desk in place.values())
+
+
+def _urgency(task: Task) -> tuple[int, int, int]:
+    """Small batch sizes first: they take the most steps, so they must not begin last."""
+    if isinstance(task, Forgetting):
+        return (0, task.batch_size, 0)
+    if isinstance(task, Choosing):
+        return (1, task.batch_size, 0)
+    return (2, task.unit.batch_size, task.unit.group)
+
+
+def _do(worker: Worker, task: Task) -> Choice | Result | None:
+    match task:
+        case Choosing():
+            return worker.choose(task.batch_size, task.pack_limit)
+        case Running():
+            return worker.run(task.unit, task.choice)
+        case Forgetting():
+            worker.forget(task.batch_size)
+    return None
+
+
+def _serve(pipe: Connection, setup: Setup, stopping: Any) -> None:
+    """A worker process: one task after the other until the driver stops it, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and says what follows from it
+    torch.set_num_threads(setup.threads)
+    _keep_freed_memory()
+    worker: Worker | None = None
+    with suppress(EOFError, OSError):
+        while (task := pipe.recv()) is not None:
+            try:
+                worker = worker or setup.worker(stopping.is_set)
+                reply: object = _do(worker, task)
+            except BatchscopeError as error:
+                reply = error
+            except Exception as error:
+                reply = ExecutionError(f"{_describe(task)} failed: {_in_words(error)}")
+            pipe.send(reply)
+        if worker is not None:
+            worker.save()
+
+
+def _describe(task: Task | None) -> str:
+    match task:
+        case Choosing():
+            return f"the choice of a program at batch size {task.batch_size}"
+        case Running():
+            unit = task.unit
+            return f"batch size {unit.batch_size}, trials {unit.members}, steps {unit.start} to {unit.until}"
+    return "a task"
+
+
+def _in_words(error: Exception) -> str:
+    """The error, and the last place in it that is not in an installed package: the user's own code, most often."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc to keep large freed blocks: giving them back and faulting them in again costs more than small steps."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            mmap_threshold, trim_threshold, top_pad = -3, -1, -2
+            libc.mallopt(mmap_threshold, 1 << 30)
+            libc.mallopt(trim_threshold, (1 << 31) - 1)
+            libc.mallopt(top_pad, 1 << 26)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,198 @@
+"""What computes units: keeps the packs of live groups in memory, and computes again what it does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from batchscope.engine.choice import Choice, choose, program_of
+from batchscope.engine.pack import Pack, State
+from batchscope.engine.program import Looks, Program, advance, diverged_at
+from batchscope.engine.randomness import keeping_generators
+from batchscope.engine.training import Cell, Loaded
+from batchscope.plan.race import Leg, Unit
+from batchscope.plan.rungs import Grid
+from batchscope.plan.sampling import first_trials
+from batchscope.spec.study import Study
+from batchscope.spec.trial import Trial
+from batchscope.spec.workload import Workload
+from batchscope.store.files import Files
+from batchscope.store.states import States
+
+# Training that may be lost, and computed again, when a worker dies.
+CHECKPOINT_SECONDS = 5.0
+
+
+class Checkpoints(Protocol):
+    """Where packs are kept between processes; losing one costs time only."""
+
+    def save(self, name: str, state: State) -> None:
+        """Keep a state under a name."""
+
+    def load(self, name: str) -> State | None:
+        """The state last kept; None if there is none, or it is damaged."""
+
+
+class FolderCheckpoints:
+    """Checkpoints in a run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is read yet."""
+        self._states = States(Files(folder))
+
+    def save(self, name: str, state: State) -> None:
+        """Write a state durably."""
+        self._states.save(name, state)
+
+    def load(self, name: str) -> State | None:
+        """Read a state; a damaged one is set aside."""
+        state, _ = self._states.load(name)
+        if state is None:
+            self._states.set_aside(name)
+        return state
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a unit.
+
+    Attributes:
+        unit: Which.
+        looks: Its measurements, K = members of the last leg.
+        steps: For every member, the last look.
+        diverged: For every member, whether that look found something that is not finite.
+        train_seconds: Of one member, from step 0.
+        evaluation_seconds: Likewise.
+    """
+
+    unit: Unit
+    looks: Looks
+    steps: tuple[int, ...]
+    diverged: tuple[bool, ...]
+    train_seconds: float
+    evaluation_seconds: float
+
+
+@dataclass
+class _Held:
+    pack: Pack
+    saved_at: float = field(default=0.0)
+
+
+class Worker:
+    """Computes units of one study on one device."""
+
+    def __init__(
+        self,
+        study: Study,
+        workload: Workload,
+        grids: Mapping[int, Grid],
+        device: torch.device,
+        checkpoints: Checkpoints,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Place the data; nothing is computed yet."""
+        self._study, self._grids, self._checkpoints = study, grids, checkpoints
+        self._loaded = Loaded(workload, study, device)
+        self._interrupted = interrupted
+        self._programs: dict[int, Program] = {}
+        self._trials: dict[int, list[Trial]] = {}
+        self._held: dict[tuple[int, int], _Held] = {}
+
+    def choose(self, batch_size: int, pack_limit: int) -> Choice:
+        """Measure which program is the fastest at a batch size."""
+        with keeping_generators(self._loaded.device):
+            return choose(Cell(self._loaded, batch_size), self._some_trials(batch_size, pack_limit), self._study.engine)
+
+    def run(self, unit: Unit, choice: Choice) -> Result | None:
+        """Compute a unit; None if interrupted on the way."""
+        with keeping_generators(self._loaded.device):
+            return self._run(unit, choice)
+
+    def forget(self, batch_size: int) -> None:
+        """Drop what is kept of a batch size that is finished."""
+        self._programs.pop(batch_size, None)
+        for name in [name for name in self._held if name[0] == batch_size]:
+            del self._held[name]
+
+    def save(self) -> None:
+        """Keep every pack in memory as a checkpoint too."""
+        for (batch_size, group), held in self._held.items():
+            self._save(batch_size, group, held)
+
+    def _run(self, unit: Unit, choice: Choice) -> Result | None:
+        program = self._program(unit.batch_size, choice)
+        grid = self._grids[unit.batch_size]
+        pack = self._before_last_leg(unit, program)
+        if pack is None:
+            return None
+        looks = grid.between(unit.start, unit.until)
+        advanced = advance(program, pack.only(unit.members), unit.until, looks, interrupted=self._interrupted)
+        if advanced is None:
+            return None
+        pack, measured = advanced
+        held = self._held.setdefault((unit.batch_size, unit.group), _Held(pack))
+        held.pack = pack
+        if pack.train_seconds * len(pack.trials) - held.saved_at > CHECKPOINT_SECONDS:
+            self._save(unit.batch_size, unit.group, held)
+        ends = [diverged_at(measured, k) for k in range(len(unit.members))]
+        return Result(
+            unit,
+            measured,
+            steps=tuple(unit.until if end is None else end for end in ends),
+            diverged=tuple(end is not None for end in ends),
+            train_seconds=pack.train_seconds,
+            evaluation_seconds=pack.evaluation_seconds,
+        )
+
+    def _before_last_leg(self, unit: Unit, program: Program) -> Pack | None:
+        """The group's pack at the start of the last leg: from memory, from a checkpoint, or trained again."""
+        pack = self._recall(unit)
+        for leg in unit.legs[:-1]:
+            if leg.until > pack.step:
+                advanced = advance(program, pack.only(leg.members), leg.until, (), interrupted=self._interrupted)
+                if advanced is None:
+                    return None
+                pack, _ = advanced
+        return pack
+
+    def _recall(self, unit: Unit) -> Pack:
+        held = self._held.get((unit.batch_size, unit.group))
+        if held is not None and _is_before(held.pack, unit.legs):
+            return held.pack
+        trials = self._some_trials(unit.batch_size, 1 + max(unit.legs[0].members))
+        saved = self._checkpoints.load(_name(unit.batch_size, unit.group)) if len(unit.legs) > 1 else None
+        if saved is not None:
+            pack = Pack.from_tensors(saved, trials, self._loaded.device)
+            if _is_before(pack, unit.legs):
+                return pack
+        cell = Cell(self._loaded, unit.batch_size)
+        return Pack.fresh(cell, [trials[index] for index in unit.legs[0].members])
+
+    def _save(self, batch_size: int, group: int, held: _Held) -> None:
+        self._checkpoints.save(_name(batch_size, group), held.pack.to_tensors())
+        held.saved_at = held.pack.train_seconds * len(held.pack.trials)
+
+    def _program(self, batch_size: int, choice: Choice) -> Program:
+        if batch_size not in self._programs:
+            self._programs[batch_size] = program_of(choice, Cell(self._loaded, batch_size))
+        return self._programs[batch_size]
+
+    def _some_trials(self, batch_size: int, count: int) -> list[Trial]:
+        if len(self._trials.get(batch_size, ())) < count:
+            self._trials[batch_size] = first_trials(self._study.search, batch_size, self._study.seed, count)
+        return self._trials[batch_size]
+
+
+def _is_before(pack: Pack, legs: tuple[Leg, ...]) -> bool:
+    """Whether a pack is what the legs before the last have made of the group at some point on the way."""
+    members = tuple(trial.index for trial in pack.trials)
+    return any(leg.until == pack.step and leg.members == members for leg in legs[:-1])
+
+
+def _name(batch_size: int, group: int) -> str:
+    return f"{batch_size}-{group}"

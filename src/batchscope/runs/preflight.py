@@ -1,0 +1,64 @@
+"""What is settled before the first step: budgets, looks, device, and whether the goals can be measured at all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import torch
+
+from batchscope.errors import StudyError
+from batchscope.plan.rungs import Grid
+from batchscope.plan.timeline import Timeline
+from batchscope.spec.study import Study
+from batchscope.spec.workload import Workload
+
+
+def timelines_of(study: Study, workload: Workload) -> dict[int, Timeline]:
+    """The clock at every batch size; whatever of the algorithm cannot be had there is refused here."""
+    timelines = {size: Timeline(study, size, workload.train_size) for size in study.batch_sizes}
+    for timeline in timelines.values():
+        timeline.factors(0, 1, {name: torch.ones(1) for name in timeline.searched})
+    return timelines
+
+
+def grids_of(study: Study, timelines: Mapping[int, Timeline]) -> dict[int, Grid]:
+    """Looks and rungs at every batch size."""
+    ratio, first = study.evaluation.ratio, study.evaluation.first
+    return {size: Grid(ratio, first, timeline.last) for size, timeline in timelines.items()}
+
+
+def check_goals(study: Study, workload: Workload) -> None:
+    """Refuse a goal on a metric that the workload does not measure.
+
+    Raises:
+        StudyError: With every such goal, and the nearest metric that there is.
+    """
+    known = workload.metric_names
+    faults = []
+    for number, goal in enumerate(study.goals):
+        if goal.metric not in known:
+            nearest = difflib.get_close_matches(goal.metric, known, n=1, cutoff=0.0)[0]
+            faults.append(
+                f"goals[{number}]: {study.workload} does not measure {goal.metric}; did you mean {nearest}? "
+                f"It measures {', '.join(known)}"
+            )
+    if faults:
+        raise StudyError("\n".join(faults))
+
+
+def resolve_device(device: str) -> str:
+    """The device that a name stands for here.
+
+    Raises:
+        StudyError: If there is no such device.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise StudyError(f"no device is called {device!r}; write --device cpu or --device cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise StudyError(f"no CUDA device is available here, got {device!r}; write --device cpu")
+    return device

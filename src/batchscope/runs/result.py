@@ -1,0 +1,191 @@
+"""A run folder, and the answers that its measurements give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from batchscope.analysis import Curve, steps_to_result, summary
+from batchscope.errors import AnalysisError
+from batchscope.report import page, picture
+from batchscope.report.sections import sections
+from batchscope.spec import documents
+from batchscope.spec.goal import Goal
+from batchscope.spec.space import Range
+from batchscope.spec.study import Study
+from batchscope.store.imported import in_our_words, selected
+from batchscope.store.store import Store, find_runs
+
+
+class Run:
+    """A run folder opened for reading; a driver may be writing to it meanwhile.
+
+    Attributes:
+        folder: Where it lies.
+        study: What was run; None for a run that was imported.
+        workload: The workload's name.
+        goals: The goals of the study; an imported run may have none.
+        provenance: Versions, hardware, seeds, and the programs that were chosen.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Read the study and the provenance.
+
+        A folder without a run is a ``StoreError``, one whose study is damaged a ``StudyError``.
+        """
+        self.folder = Path(folder)
+        inside = [found for found in find_runs(self.folder) if found != self.folder]
+        if inside and not (self.folder / "study.yaml").exists():
+            names = ", ".join(str(found) for found in inside[:5]) + (", ..." if len(inside) > 5 else "")
+            raise AnalysisError(f"{self.folder} holds {len(inside)} runs; give one of them: {names}")
+        self._store = Store.open(self.folder)
+        self.provenance = self._store.provenance
+        source = str(self.folder / "study.yaml")
+        self._document = documents.load(self._store.study_text, source)
+        if "imported" in self._document:
+            self.study = None
+            self.workload = str(self._document.get("workload", ""))
+            given = self._document.get("goals") or ()
+            self.goals = tuple(in_our_words(Goal.parse(str(goal)), self._document) for goal in given)
+        else:
+            self.study = Study.from_mapping(self._document, source)
+            self.workload, self.goals = self.study.workload, self.study.goals
+
+    @property
+    def trials(self) -> pl.DataFrame:
+        """One row for each trial: id, batch size, hyperparameters, status, steps."""
+        return self._store.trials()
+
+    @property
+    def measurements(self) -> pl.LazyFrame:
+        """One row for each evaluation of each trial: step, examples, epoch, metrics, seconds."""
+        return self._store.measurements()
+
+    @property
+    def driver(self) -> str | None:
+        """Host and process of the driver at work on the folder; None if there is none."""
+        return self._store.driver
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was found damaged or lost, one line each."""
+        self._store.trials()  # what is damaged shows when it is read
+        return self._store.warnings
+
+    def steps_to_result(self, goal: str | Goal | None = None, *, equal_trials: bool = False) -> Curve:
+        """The curve of a goal, by default of the study's first one.
+
+        A text that is no goal is a ``StudyError``; a metric that was not measured, or a run without trials, an
+        ``AnalysisError``.
+
+        Args:
+            goal: Such as ``"validation/error < 0.15"``; any threshold on a metric that was measured.
+            equal_trials: Take the same number of trials at every batch size.
+        """
+        return self.curves([] if goal is None else [goal], equal_trials=equal_trials)[0]
+
+    def curves(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> list[Curve]:
+        """The curves of several goals, by default of all of the study's; errors are those of ``steps_to_result``."""
+        trials, measurements = self._tables()
+        return [
+            steps_to_result(trials, measurements, goal, space=self._space(), equal_trials=equal_trials)
+            for goal in self._goals(goals)
+        ]
+
+    def summary(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> dict[str, Any]:
+        """The document of ``summary.json``: the curve and the regimes of every goal, by default the study's.
+
+        Errors are those of ``steps_to_result``.
+        """
+        trials, measurements = self._tables()
+        return summary(
+            trials,
+            measurements,
+            self._goals(goals),
+            workload=self.workload,
+            space=self._space(),
+            equal_trials=equal_trials,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """How far the run is: who drives it, and for every batch size the trials by status and the best steps."""
+        trials, measurements = self._tables()
+        columns = measurements.collect_schema().names()
+        best: dict[str, dict[int, int]] = {}
+        for goal in self.goals:
+            value = pl.col(goal.metric)
+            beyond = value < goal.threshold if goal.side == "<" else value > goal.threshold
+            found = measurements.filter(beyond) if goal.metric in columns else measurements.clear()
+            best[str(goal)] = dict(found.group_by("batch_size").agg(pl.col("step").min()).collect().iter_rows())
+        counts = {
+            size: dict(group["status"].value_counts(sort=True).iter_rows())
+            for (size,), group in trials.group_by("batch_size")
+        }
+        sizes = sorted({*counts, *(self.study.batch_sizes if self.study else ())})
+        return {
+            "workload": self.workload,
+            "driver": self.driver,
+            "batch_sizes": [
+                {
+                    "batch_size": size,
+                    "trials": counts.get(size, {}),
+                    "best": {goal: steps.get(size) for goal, steps in best.items()},
+                }
+                for size in sizes
+            ],
+        }
+
+    def write_report(self, *, live: bool = False) -> Path:
+        """Write ``summary.json`` and ``report.html``; returns the path of the report.
+
+        Errors are those of ``steps_to_result``.
+
+        Args:
+            live: Whether the run goes on; then the page says so and reloads itself.
+        """
+        trials, measurements = self._tables()
+        space, goals = self._space(), self._goals(())
+        document = summary(trials, measurements, goals, workload=self.workload, space=space)
+        self._store.write_summary(document)
+        html = page.render(
+            [steps_to_result(trials, measurements, goal, space=space) for goal in goals],
+            trials,
+            measurements,
+            summary=document,
+            study_text=self._store.study_text,
+            provenance=self.provenance,
+            title=self.workload,
+            live=live,
+            sections=sections(trials, measurements, goals[0]),
+        )
+        return self._store.write_report(html)
+
+    def picture(self) -> str:
+        """The curves of the study's goals as a still SVG, for a README or a paper; errors are those of ``curves``."""
+        return picture.steps_to_result(self.curves(), title=self.workload)
+
+    def _tables(self) -> tuple[pl.DataFrame, pl.LazyFrame]:
+        """Trials and measurements of one moment; of an imported run, the trials that its source would take."""
+        trials, measurements = self._store.tables()
+        return selected(trials, self._document), measurements
+
+    def _goals(self, given: Sequence[str | Goal]) -> list[Goal]:
+        """The goals that are given, else the study's."""
+        goals = [Goal.parse(goal) if isinstance(goal, str) else goal for goal in given]
+        if not goals and not self.goals:
+            raise AnalysisError(f'{self.folder} has no goal of its own; give one, such as "validation/error < 0.15"')
+        return [in_our_words(goal, self._document) for goal in goals] or list(self.goals)
+
+    def _space(self) -> dict[str, tuple[float, float, str]] | None:
+        if self.study is None:
+            return None
+        dimensions = self.study.search.space.items()
+        return {name: (d.min, d.max, d.scale) for name, d in dimensions if isinstance(d, Range)}
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run folder for reading; a folder without a run is a ``StoreError``."""
+    return Run(folder)

@@ -1,0 +1,113 @@
+"""Between the results of units and the rows of the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+from batchscope.executors.worker import Result
+from batchscope.plan.race import Outcome, Unit
+from batchscope.spec.goal import Goal
+from batchscope.spec.trial import Trial
+
+NO_LOOKS = pl.DataFrame(schema={"trial": pl.String, "batch_size": pl.Int64, "step": pl.Int64})
+
+
+def measurement_rows(result: Result, ids: Sequence[str], known: Sequence[int]) -> pl.DataFrame:
+    """The looks of a unit, one row for each trial and look, without those after a divergence.
+
+    Args:
+        result: Of the unit.
+        ids: Of its trials.
+        known: For every trial, the last look that is written already: an extended run passes again over what it has.
+    """
+    looks = result.looks
+    frames = []
+    for k, (trial, start, end) in enumerate(zip(ids, known, result.steps, strict=True)):
+        columns = {
+            "step": looks.steps,
+            "examples": looks.examples,
+            "epoch": [None if math.isnan(epoch) else epoch for epoch in looks.epochs],
+            **{name: [row[k] for row in rows] for name, rows in looks.metrics.items()},
+            "seconds": looks.seconds,
+        }
+        schema = {name: pl.Int64 if name in {"step", "examples"} else pl.Float64 for name in columns}
+        frame = pl.DataFrame(columns, schema=schema).filter(pl.col("step").is_between(start + 1, end))
+        frames.append(frame.with_columns(trial=pl.lit(trial), batch_size=pl.lit(result.unit.batch_size, pl.Int64)))
+    return pl.concat(frames)
+
+
+def trial_row(
+    trial: Trial, name: str, status: str, steps: int, examples: int, seconds: tuple[float, float]
+) -> dict[str, object]:
+    """The row of one trial."""
+    return {
+        "trial": name,
+        "batch_size": trial.batch_size,
+        "index": trial.index,
+        "replicate": trial.replicate,
+        "revision": trial.revision,
+        "status": status,
+        "steps": steps,
+        "examples": examples,
+        **{f"hyperparameter/{key}": value for key, value in trial.hyperparameters.items()},
+        "train_seconds": seconds[0],
+        "evaluation_seconds": seconds[1],
+    }
+
+
+def outcomes(result: Result, goals: Sequence[Goal]) -> dict[int, Outcome]:
+    """What became of every trial of a unit, by trial index."""
+    looks, found = result.looks, {}
+    for k, index in enumerate(result.unit.members):
+        reached: dict[Goal, int] = {}
+        for goal in goals:
+            for step, row in zip(looks.steps, looks.metrics[goal.metric], strict=True):
+                if step <= result.steps[k] and goal.is_reached(row[k]):
+                    reached[goal] = step
+                    break
+        found[index] = Outcome(result.steps[k], result.diverged[k], reached)
+    return found
+
+
+class Record:
+    """What a run folder already knows of its trials, from which units need not be computed again."""
+
+    def __init__(self, trials: pl.DataFrame, measurements: pl.LazyFrame, goals: Sequence[Goal]) -> None:
+        """Read the tables once."""
+        rows = trials.select("trial", "steps", "status", "train_seconds", "evaluation_seconds").iter_rows()
+        self._known = {trial: (steps, status, (train, evaluation)) for trial, steps, status, train, evaluation in rows}
+        self._reached: dict[Goal, dict[str, int]] = {}
+        columns = measurements.collect_schema().names()
+        for goal in goals:
+            if goal.metric in columns:
+                value = pl.col(goal.metric)
+                beyond = value < goal.threshold if goal.side == "<" else value > goal.threshold
+                first = measurements.filter(beyond).group_by("trial").agg(pl.col("step").min()).collect()
+                self._reached[goal] = dict(first.iter_rows())
+            else:
+                self._reached[goal] = {}
+
+    def outcomes(self, unit: Unit, ids: Sequence[str]) -> dict[int, Outcome] | None:
+        """What became of the trials of a unit, by trial index; None unless all of it is known."""
+        found = {}
+        for index, name in zip(unit.members, ids, strict=True):
+            steps, status, _ = self._known.get(name, (0, "", (0.0, 0.0)))
+            diverged = status == "diverged" and steps <= unit.until
+            if steps < unit.until and not diverged:
+                return None
+            end = min(steps, unit.until)
+            reached = {goal: by_trial[name] for goal, by_trial in self._reached.items() if name in by_trial}
+            within = {goal: step for goal, step in reached.items() if unit.start < step <= end}
+            found[index] = Outcome(end, diverged, within)
+        return found
+
+    def steps(self, name: str) -> int:
+        """The last look that is known of a trial; 0 for an unknown one."""
+        return self._known[name][0] if name in self._known else 0
+
+    def seconds(self, name: str) -> tuple[float, float]:
+        """Training and evaluation seconds that are known of a trial."""
+        return self._known[name][2] if name in self._known else (0.0, 0.0)

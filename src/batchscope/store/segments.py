@@ -1,0 +1,270 @@
+"""The Parquet segments of a run: immutable, in pairs, with the checksum of their bytes in their names.
+
+A commit is a pair: a segment of measurements, then a segment of trials that names it. The second is the
+commit mark: a measurements segment that no trials segment names was never committed. A name is
+``bBATCH-IDENTITY-CHECKSUM.parquet``: the batch size, a hash of the units in it, a hash of the bytes of the
+file; so a damaged file betrays itself. A merged pair lists the pairs that it replaces, which are ignored from
+then on and removed: a reader sees the one or the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import polars as pl
+
+from batchscope.errors import StoreError
+from batchscope.store.files import TEMPORARY, Files
+from batchscope.store.schema import SCHEMA_VERSION, is_log, is_measurements
+
+TRIALS, MEASUREMENTS, DAMAGED = "trials", "measurements", "damaged"
+LARGE_BYTES = 2**20
+_NAME = re.compile(r"b(?P<batch_size>[0-9]{1,18})-(?P<identity>[0-9a-f]{16})-(?P<checksum>[0-9a-f]{16})\.parquet")
+_ATTEMPTS = 50
+T = TypeVar("T")
+
+
+class _UnfitError(Exception):
+    """Why a segment cannot be used."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One commit: the rows of its trials segment and the name of its measurements segment."""
+
+    name: str
+    measurements: str
+    batch_size: int
+    replaces: frozenset[str]
+    rows: pl.DataFrame = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A segment that cannot be used: the file, the batch size of its units, and what is wrong with it."""
+
+    file: str
+    batch_size: int
+    reason: str
+
+    def __str__(self) -> str:
+        """For a person."""
+        return f"{self.file} {self.reason}: its units (batch size {self.batch_size}) count as not done"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The committed pairs at one moment, what is damaged, and what commits and merges cut short have left."""
+
+    pairs: tuple[Pair, ...]
+    damage: tuple[Damage, ...]
+    leftovers: tuple[tuple[str, str], ...]
+
+
+class Segments:
+    """The segments of one run folder. Remembers what it has verified: segments never change."""
+
+    def __init__(self, files: Files) -> None:
+        """Nothing is read yet."""
+        self._files = files
+        self._pairs: dict[str, Pair] = {}
+        self._verified: set[str] = set()
+
+    def read(self, read: Callable[[Snapshot], T]) -> T:
+        """``read`` of a verified snapshot, done again if a driver merged away a file under its hands.
+
+        Raises:
+            StoreError: If a segment was written by a newer version, or the disk refuses.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                return read(self._snapshot())
+            except FileNotFoundError as error:
+                vanished = error.filename
+        raise StoreError(
+            f"{vanished} vanishes at every attempt to read it: if no driver is at work on this folder, the "
+            "disk has a fault; copy the folder to a sound one"
+        )
+
+    def measurements(self, pairs: Iterable[Pair]) -> list[pl.LazyFrame]:
+        """The measurements of these pairs, small ones in memory, large ones as scans. In ``read`` only."""
+        small: list[pl.DataFrame] = []
+        large: list[pl.LazyFrame] = []
+        for pair in pairs:
+            name = f"{MEASUREMENTS}/{pair.measurements}"
+            if self.is_large(pair):
+                large.append(pl.scan_parquet(self._files.path(name), glob=False))
+                continue
+            data = self._files.read(name)
+            if not _has_checksum(pair.measurements, data):  # damaged since it was verified
+                self._verified.discard(pair.measurements)
+                raise FileNotFoundError(2, "damaged meanwhile", name)
+            small.append(pl.read_parquet(io.BytesIO(data)))
+        return [pl.concat(small, how="diagonal").lazy(), *large] if small else large
+
+    def write(
+        self, batch_size: int, trials: pl.DataFrame, measurements: pl.DataFrame, replaces: Iterable[Pair] = ()
+    ) -> None:
+        """Commit a pair: durable, and seen by readers, when this returns.
+
+        If the disk refuses (``StoreError``), the pair is there as a whole or not at all.
+        """
+        replaced = frozenset(pair.name for pair in replaces)  # a merged pair never has the name of its source
+        units = trials.select("trial", "since", "steps", "commit").sort("trial", "steps", "commit").rows()
+        identity = _checksum(json.dumps([units, sorted(replaced)]).encode())
+        data = _parquet(measurements, {})
+        partner = f"b{batch_size}-{identity}-{_checksum(data)}.parquet"
+        self._files.write(f"{MEASUREMENTS}/{partner}", data)
+        links = {"batchscope.measurements": partner, "batchscope.replaces": json.dumps(sorted(replaced))}
+        data = _parquet(trials, links)
+        name = f"b{batch_size}-{identity}-{_checksum(data)}.parquet"
+        self._files.write(f"{TRIALS}/{name}", data)
+        self._pairs[name] = Pair(name, partner, batch_size, replaced, trials)
+        self._verified.add(partner)
+
+    def is_large(self, pair: Pair) -> bool:
+        """Whether its measurements are best left as they are: scanned, never merged again."""
+        return self._files.size(f"{MEASUREMENTS}/{pair.measurements}") >= LARGE_BYTES
+
+    def remove(self, pairs: Iterable[Pair]) -> None:
+        """Remove pairs that a merged pair has replaced."""
+        for pair in pairs:  # the commit mark first: what a crash leaves behind was then never committed
+            self._files.remove(TRIALS, pair.name)
+            self._files.remove(MEASUREMENTS, pair.measurements)
+            self._pairs.pop(pair.name, None)
+
+    def tidy(self, snapshot: Snapshot) -> None:
+        """Set damaged segments aside and remove what is left over. For the driver only."""
+        suspects = set()
+        for damage in snapshot.damage:
+            folder, name = damage.file.split("/")
+            suspects.add(_units(name))
+            self._set_aside(folder, name)
+        for folder, name in snapshot.leftovers:
+            if _units(name) in suspects:  # what remains of a damaged pair
+                self._set_aside(folder, name)
+            else:
+                self._files.remove(folder, name)
+                self._pairs.pop(name, None)
+
+    def _set_aside(self, folder: str, name: str) -> None:
+        self._files.move(f"{folder}/{name}", f"{DAMAGED}/{folder}-{name}")
+
+    def _snapshot(self) -> Snapshot:
+        names = self._names()
+        damage: dict[str, Damage] = {}
+        pairs: dict[str, Pair] = {}
+        for name in sorted(names[TRIALS]):
+            if match := _NAME.fullmatch(name):
+                batch_size = int(match["batch_size"])
+                try:
+                    pairs[name] = self._pair(name, batch_size, names[MEASUREMENTS])
+                except _UnfitError as reason:
+                    file = f"{TRIALS}/{name}"
+                    damage[file] = Damage(file, batch_size, str(reason))
+                    pair = self._pairs.get(name)
+                    if pair and pair.measurements in names[MEASUREMENTS]:
+                        file = f"{MEASUREMENTS}/{pair.measurements}"
+                        damage[file] = Damage(file, batch_size, str(reason))
+        replaced = {name for pair in pairs.values() for name in pair.replaces}
+        live = {name: pair for name, pair in pairs.items() if name not in replaced}
+        known = set(live) | {pair.measurements for pair in live.values()} | {file.split("/")[1] for file in damage}
+        leftovers = [
+            (folder, name)
+            for folder in (TRIALS, MEASUREMENTS)
+            for name in sorted(names[folder])
+            if (_NAME.fullmatch(name) and name not in known) or TEMPORARY.fullmatch(name)
+        ]
+        return Snapshot(tuple(live.values()), tuple(damage.values()), tuple(leftovers))
+
+    def _names(self) -> dict[str, frozenset[str]]:
+        """Both folders, listed until two listings agree: one alone can miss a merged pair and its sources."""
+        before: dict[str, frozenset[str]] = {}
+        for _ in range(1000):
+            now = {folder: frozenset(self._files.names(folder)) for folder in (TRIALS, MEASUREMENTS)}
+            if now == before:
+                break
+            before = now
+        return before
+
+    def _pair(self, name: str, batch_size: int, measurements: frozenset[str]) -> Pair:
+        """The verified pair of a trials segment."""
+        pair = self._pairs.get(name)
+        if pair is None:
+            data = self._files.read(f"{TRIALS}/{name}")
+            if not _has_checksum(name, data):
+                raise _UnfitError("is damaged (its bytes do not have the checksum in its name)")
+            pair = self._pairs[name] = _parse(name, batch_size, data)
+        partner = f"{MEASUREMENTS}/{pair.measurements}"
+        if pair.measurements not in measurements:
+            if not self._files.exists(f"{TRIALS}/{name}"):
+                raise FileNotFoundError(2, "merged meanwhile", name)
+            raise _UnfitError(f"has lost {partner}")
+        if pair.measurements not in self._verified:
+            match = _NAME.fullmatch(pair.measurements)
+            if match is None or self._files.checksum(partner)[:16] != match["checksum"]:
+                raise _UnfitError(f"is damaged (the bytes of {partner} do not have the checksum in its name)")
+            with _parsing():
+                if not is_measurements(pl.read_parquet_schema(self._files.path(partner))):
+                    raise _UnfitError(f"is no commit of a run ({partner} has other columns)")
+            self._verified.add(pair.measurements)
+        return pair
+
+
+def _units(name: str) -> str:
+    return name.rpartition("-")[0]
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _has_checksum(name: str, data: bytes) -> bool:
+    match = _NAME.fullmatch(name)
+    return match is not None and _checksum(data) == match["checksum"]
+
+
+def _parquet(frame: pl.DataFrame, metadata: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, metadata={"batchscope.schema": str(SCHEMA_VERSION), **metadata})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Turn whatever a hostile Parquet file provokes into one answer."""
+    try:
+        yield
+    except (_UnfitError, StoreError):
+        raise
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise _UnfitError(f"is no segment of a run ({type(error).__name__})") from None
+
+
+def _parse(name: str, batch_size: int, data: bytes) -> Pair:
+    with _parsing():
+        metadata = pl.read_parquet_metadata(io.BytesIO(data))
+        version = int(metadata["batchscope.schema"])
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{TRIALS}/{name} has schema version {version}, this Batchscope reads up to "
+                f"{SCHEMA_VERSION}: type pip install --upgrade batchscope"
+            )
+        replaces = frozenset(map(str, json.loads(metadata["batchscope.replaces"])))
+        rows = pl.read_parquet(io.BytesIO(data))
+        if not is_log(rows) or not (rows["batch_size"] == batch_size).all():
+            raise _UnfitError("is no segment of trials of this batch size")
+        return Pair(name, metadata["batchscope.measurements"], batch_size, replaces, rows)

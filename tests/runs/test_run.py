@@ -1,0 +1,191 @@
+"""A whole run: the same tables whatever the packs, workers and interruptions, and only what is missing is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import batchscope as bs
+from batchscope import runs
+from batchscope.errors import StoreError, StudyError
+from batchscope.executors.worker import Worker
+from batchscope.plan.race import Unit
+from batchscope.runs import Interrupted, Progress, Run
+from batchscope.spec.study import Study
+from engine.workbench import classification, study
+
+TIMES = ("seconds", "train_seconds", "evaluation_seconds")
+
+
+def do(folder: Path, *overrides: str, program: str = "loop") -> Run:
+    """Run the small study in this process; the loop has nothing to trace, so it is quick to begin."""
+    return runs.run(study(f"engine.program={program}", *overrides), folder, workload=classification())
+
+
+def tables(run: Run) -> tuple[pl.DataFrame, pl.DataFrame]:
+    trials = run.trials.drop(TIMES, strict=False).sort("trial")
+    looks = run.measurements.drop(TIMES, strict=False).sort("trial", "step").collect()
+    return trials, looks.select(sorted(looks.columns))
+
+
+def assert_same(one: Run, other: Run) -> None:
+    for ours, theirs in zip(tables(one), tables(other), strict=True):
+        assert_frame_equal(ours, theirs, check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return do(tmp_path_factory.mktemp("whole") / "run", "batch_sizes=[4, 16]")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return do(tmp_path_factory.mktemp("packed") / "run", program="vmap")
+
+
+def test_every_look_of_every_trial_is_there_once(whole: Run) -> None:
+    trials, looks = tables(whole)
+    assert looks.select("trial", "step").is_duplicated().sum() == 0
+    assert set(trials["status"]) <= {"complete", "censored"}
+    ends = looks.group_by("trial").agg(pl.col("step").max())
+    joined = trials.join(ends, on="trial")
+    assert (joined["steps"] == joined["step"]).all() and len(joined) == len(trials) == 20
+    assert (looks["examples"] == looks["step"] * looks["batch_size"]).all()
+    assert (looks["epoch"] == looks["examples"] / 200).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_pack_size_changes_nothing(packed: Run, size: int, tmp_path: Path) -> None:
+    assert_same(packed, do(tmp_path / "run", f"engine.pack_size={size}", program="vmap"))
+
+
+def test_race_and_full_give_the_same_steps_to_result(whole: Run, tmp_path: Path) -> None:
+    full = do(tmp_path / "run", "batch_sizes=[4, 16]", "policy=full")
+    for goal in whole.goals:
+        raced, trained = whole.steps_to_result(goal).table, full.steps_to_result(goal).table
+        assert raced["steps"].to_list() == trained["steps"].to_list()
+        assert raced["trial"].to_list() == trained["trial"].to_list()
+    assert whole.trials["steps"].sum() < full.trials["steps"].sum()
+    assert set(full.trials["status"]) == {"complete"} and set(full.trials["steps"]) == {60}
+
+
+class Counting:
+    """Counts the units that are computed, and presses Ctrl-C after some of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> None:
+        self.units: list[Unit] = []
+        original = Worker.run
+
+        def counted(worker: Worker, unit: Unit, choice: object) -> object:
+            if stop_after is not None and len(self.units) == stop_after:
+                raise KeyboardInterrupt
+            self.units.append(unit)
+            return original(worker, unit, choice)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Worker, "run", counted)
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        counting = Counting(patch)
+        do(tmp_path_factory.mktemp("units") / "run", "batch_sizes=[4, 16]")
+    return len(counting.units)
+
+
+def test_a_finished_run_computes_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = do(tmp_path / "run")
+    counting = Counting(monkeypatch)
+    assert_same(first, do(tmp_path / "run"))
+    assert counting.units == []
+
+
+@pytest.mark.parametrize("stop", [0, 1, 5])
+@pytest.mark.parametrize("checkpoints", ["kept", "lost"])
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    whole: Run, units: int, tmp_path: Path, stop: int, checkpoints: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        Counting(patch, stop_after=stop)
+        with pytest.raises(Interrupted):
+            do(tmp_path / "run", "batch_sizes=[4, 16]")
+    if checkpoints == "lost":
+        for path in (tmp_path / "run" / "checkpoints").glob("*"):
+            path.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        rest = Counting(patch)
+        run = do(tmp_path / "run", "batch_sizes=[4, 16]")
+    assert len(rest.units) == units - stop
+    assert_same(whole, run)
+
+
+def test_more_trials_goals_and_batch_sizes_extend_a_run(tmp_path: Path) -> None:
+    do(tmp_path / "run", "search.trials=5")
+    extended = [
+        "search.trials=10",
+        "batch_sizes=[8, 32]",
+        'goals=["validation/error < 0.25", "validation/error < 0.2"]',
+    ]
+    assert_same(do(tmp_path / "new", *extended), do(tmp_path / "run", *extended))
+
+
+def test_another_algorithm_is_refused_with_the_difference(tmp_path: Path) -> None:
+    do(tmp_path / "run", "search.trials=2")
+    with pytest.raises(StudyError) as caught:
+        do(tmp_path / "run", "search.trials=2", "algorithm.optimizer=momentum")
+    assert "-  optimizer: nesterov" in str(caught.value) and "+  optimizer: momentum" in str(caught.value)
+
+
+def test_divergent_trials_are_recorded_and_replaced(tmp_path: Path) -> None:
+    # Plain steps of this size blow up in float32 within a few looks.
+    wild = "search.space.learning_rate={min: 1e-2, max: 1e8, scale: log}"
+    run = do(tmp_path / "run", wild, "search.trials=8", "engine.dtype=float32")
+    status = run.trials["status"].to_list()
+    assert status.count("diverged") > 0
+    assert len(status) - status.count("diverged") == 8
+    diverged = run.trials.filter(pl.col("status") == "diverged")
+    looks = run.measurements.collect().join(diverged.select("trial", "steps"), on="trial")
+    assert (looks["step"] <= looks["steps"]).all()
+
+
+def test_a_metric_that_is_not_measured_is_named_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"goals\[0\].*did you mean validation/error"):
+        do(tmp_path / "run", 'goals=["validation/eror < 0.2"]')
+    assert not (tmp_path / "run").exists()
+
+
+def test_progress_reaches_the_end(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    runs.run(
+        study("search.trials=4", "engine.program=loop"),
+        tmp_path / "run",
+        workload=classification(),
+        on_progress=seen.append,
+    )
+    assert seen[0].share == 0 and seen[-1].share == 1
+    assert seen[-1].lanes[0].trials == 4 and seen[-1].train_seconds > 0
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no run folder"):
+        bs.open_run(tmp_path)
+
+
+DIGITS = """
+workload: digits/mlp-16
+batch_sizes: [16, 64]
+search: {trials: 6, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
+goals: ["validation/error < 0.15"]
+budget: {epochs: 6}
+engine: {dtype: float64, program: vmap, pack_size: 2, threads: 1}
+"""
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    found = [bs.run(Study.from_text(DIGITS), tmp_path / str(workers), workers=workers) for workers in (0, 1, 2)]
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+    assert found[0].steps_to_result().table["steps"].null_count() == 0

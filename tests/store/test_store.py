@@ -1,0 +1,318 @@
+"""The run folder: what is committed comes back, once, whole, and typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import batchscope.store.segments
+import batchscope.store.store
+from batchscope.errors import StoreError
+from batchscope.store import Store, find_runs
+from store.store_units import BATCH_SIZES, RUNGS, TRIALS, content, drive, trial_id, unit, whole
+from store.store_units import units as all_units
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "mine"
+
+
+def create(folder: Path) -> Store:
+    return Store.create(folder, "workload: digits/softmax\n", {"seed": 0})
+
+
+def assert_whole(store: Store, count: int) -> None:
+    trials, looks = content(store)
+    expected_trials, expected_looks = whole(count)
+    assert_frame_equal(trials, expected_trials, check_column_order=False)
+    assert_frame_equal(looks, expected_looks, check_column_order=False)
+
+
+def test_a_new_run_is_empty_and_knows_what_was_asked(folder: Path) -> None:
+    with create(folder):
+        pass
+    store = Store.open(folder)
+    assert store.study_text == "workload: digits/softmax\n"
+    assert store.provenance == {"schema": 1, "seed": 0}
+    trials, looks = content(store)
+    assert trials.is_empty() and looks.is_empty()
+    assert trials.schema["trial"] == pl.String and looks.schema["step"] == pl.Int64
+
+
+def test_every_prefix_of_commits_reads_back_as_it_was_written(folder: Path) -> None:
+    with create(folder) as store:
+        reader = Store.open(folder)
+        for count, key in enumerate(all_units(), 1):
+            store.commit(*unit(*key))
+            if count % 5 == 0:
+                assert_whole(store, count)
+                assert_whole(reader, count)
+    assert_whole(Store.open(folder), len(list(all_units())))
+
+
+def test_merging_changes_nothing_but_the_number_of_files(folder: Path) -> None:
+    with create(folder) as store:
+        reader = Store.open(folder)
+        drive(store)
+        assert_whole(store, len(list(all_units())))
+        assert_whole(reader, len(list(all_units())))
+    assert len(list((folder / "trials").iterdir())) == len(BATCH_SIZES)
+    assert len(list((folder / "measurements").iterdir())) == len(BATCH_SIZES)
+
+
+def test_commits_merge_themselves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batchscope.store.store, "MERGE_PAIRS", 4)
+    with create(folder) as store:
+        for count, key in enumerate(all_units(), 1):
+            store.commit(*unit(*key))
+            assert len(list((folder / "trials").glob(f"b{key[0]}-*"))) <= 4
+            assert_whole(store, count)
+
+
+def test_large_segments_are_scanned_and_never_merged_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batchscope.store.segments, "LARGE_BYTES", 1)
+    with create(folder) as store:
+        for count, key in enumerate(list(all_units())[:7], 1):
+            store.commit(*unit(*key))
+            store.compact()
+            assert len(list((folder / "trials").iterdir())) == count
+        assert_whole(store, 7)
+        assert "SCAN" in store.measurements().explain()
+
+
+def test_committing_again_is_harmless(folder: Path) -> None:
+    with create(folder) as store:
+        store.commit(*unit(8, 0, 0))
+        store.commit(*unit(8, 0, 1))
+        before = sorted(path.name for path in folder.rglob("*"))
+        store.commit(*unit(8, 0, 0))
+        store.commit(*unit(8, 0, 1))
+        assert sorted(path.name for path in folder.rglob("*")) == before
+
+
+def test_a_longer_unit_over_committed_steps_adds_only_what_is_new(folder: Path) -> None:
+    with create(folder) as store:
+        store.commit(*unit(8, 0, 0))
+        rows, looks = unit(8, 0, 1)
+        store.commit(rows, pl.concat([unit(8, 0, 0)[1].with_columns(pl.lit(99.0).alias("validation/error")), looks]))
+        measured = store.measurements().collect()
+        assert len(measured) == TRIALS * 10
+        assert measured["validation/error"].max() != 99.0
+
+
+def test_a_status_can_change_without_new_steps(folder: Path) -> None:
+    rows, looks = unit(8, 0, 0)
+    for again in (rows.with_columns(status=pl.lit("censored")), rows, rows.with_columns(index=pl.lit(7, pl.Int64))):
+        with Store.open(folder, write=True) if folder.exists() else create(folder) as store:
+            if store.trials().is_empty():
+                store.commit(rows, looks)
+            store.commit(again, looks.clear())
+            store.compact()
+            assert_frame_equal(store.trials().sort("trial"), again.sort("trial"), check_column_order=False)
+            assert len(store.measurements().collect()) == len(looks)
+
+
+def test_columns_may_differ_between_commits(folder: Path) -> None:
+    rows, looks = unit(8, 0, 0)
+    other_rows, other_looks = unit(16, 0, 0)
+    other_rows = other_rows.rename({"hyperparameter/learning_rate": "hyperparameter/optimizer"}).with_columns(
+        pl.lit("adam").alias("hyperparameter/optimizer")
+    )
+    with create(folder) as store:
+        store.commit(rows, looks)
+        store.commit(other_rows, other_looks.rename({"validation/error": "train/loss"}))
+        trials, measured = store.tables()
+        assert trials.schema["hyperparameter/learning_rate"] == pl.Float64
+        assert trials["hyperparameter/optimizer"].to_list() == [None] * TRIALS + ["adam"] * TRIALS
+        names = measured.collect_schema().names()
+        assert names == [
+            "trial",
+            "batch_size",
+            "step",
+            "examples",
+            "epoch",
+            "train/loss",
+            "validation/error",
+            "seconds",
+        ]
+        assert measured.collect()["train/loss"].null_count() == len(looks)
+        only, part = store.tables(16)
+        assert set(only["batch_size"]) == {16} and set(part.collect()["batch_size"]) == {16}
+
+
+def test_numbers_that_were_integers_are_stored_as_the_schema_says(folder: Path) -> None:
+    rows, looks = unit(8, 0, 0)
+    with create(folder) as store:
+        store.commit(
+            rows.with_columns(pl.col("steps", "batch_size").cast(pl.Int32), pl.lit(1).alias("hyperparameter/k")),
+            looks.with_columns(pl.col("validation/error").cast(pl.Float32), pl.col("step").cast(pl.UInt16)),
+        )
+        trials, measured = store.tables()
+    assert trials.schema["steps"] == pl.Int64 and trials.schema["hyperparameter/k"] == pl.Float64
+    assert measured.collect_schema()["validation/error"] == pl.Float64
+
+
+ROWS, LOOKS = unit(8, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "looks", "words"),
+    [
+        (ROWS.drop("status"), LOOKS, "lacks 'status'"),
+        (ROWS.with_columns(extra=pl.lit(1)), LOOKS, "may not have 'extra'"),
+        (ROWS.with_columns(status=pl.lit("done")), LOOKS, "running, complete, diverged, censored, pruned; got 'done'"),
+        (ROWS.with_columns(steps=pl.lit("many")), LOOKS, "wrong type"),
+        (ROWS.with_columns(steps=pl.lit(None, pl.Int64)), LOOKS, "needs a value in"),
+        (ROWS.with_columns(batch_size=pl.lit(0)), LOOKS, "batch size of at least 1"),
+        (ROWS.with_columns(trial=pl.lit("a\x1b[2J")), LOOKS, "printable"),
+        (pl.concat([ROWS, ROWS]), LOOKS, "one trial twice"),
+        (ROWS, pl.concat([LOOKS, LOOKS]), "one step of a trial twice"),
+        (ROWS, LOOKS.with_columns(step=pl.col("step") + 1), "beyond the steps"),
+        (ROWS, LOOKS.with_columns(trial=pl.lit("other")).unique("step"), "a trial that is not in it"),
+        (ROWS, LOOKS.with_columns(batch_size=pl.lit(4)), "a trial that is not in it"),
+    ],
+)
+def test_a_commit_that_breaks_a_rule_is_refused_and_leaves_nothing(
+    folder: Path, rows: pl.DataFrame, looks: pl.DataFrame, words: str
+) -> None:
+    with create(folder) as store:
+        with pytest.raises(StoreError, match=words):
+            store.commit(rows, looks)
+        assert store.trials().is_empty()
+        store.commit(ROWS, LOOKS)  # and the store goes on to work
+        assert len(store.trials()) == len(ROWS)
+
+
+def test_not_a_number_is_a_value_and_null_is_none(folder: Path) -> None:
+    values = pl.Series("validation/error", [float("nan"), float("inf"), None, 1.0, -0.0] * TRIALS)
+    with create(folder) as store:
+        store.commit(ROWS, LOOKS.with_columns(values))
+        got = store.measurements().sort("trial", "step").collect()["validation/error"]
+    expected = LOOKS.with_columns(values).sort("trial", "step")["validation/error"]
+    assert got.equals(expected, null_equal=True)
+
+
+def test_create_refuses_a_run_and_a_folder_of_other_things(folder: Path, tmp_path: Path) -> None:
+    create(folder).close()
+    with pytest.raises(StoreError, match="holds a run already"):
+        create(folder)
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match="not empty"):
+        create(tmp_path)
+    with pytest.raises(StoreError, match="is a file"):
+        create(tmp_path / "thesis.tex")
+    assert not (tmp_path / "lock").exists()
+
+
+def test_an_unfinished_creation_is_finished(folder: Path) -> None:
+    create(folder).close()
+    (folder / "study.yaml").unlink()
+    create(folder).close()
+    assert Store.open(folder).study_text
+
+
+def test_open_says_what_is_no_run(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such folder"):
+        Store.open(folder)
+    with pytest.raises(StoreError, match=r"it has no study\.yaml"):
+        Store.open(tmp_path)
+    with create(folder) as store:
+        store.commit(ROWS, LOOKS)
+    (folder / "study.yaml").unlink()
+    with pytest.raises(StoreError, match=r"put its study\.yaml back"):
+        Store.open(folder)
+    with pytest.raises(StoreError, match=r"put back the study\.yaml"):
+        create(folder)
+
+
+def test_a_newer_version_is_refused_in_words(folder: Path) -> None:
+    create(folder).close()
+    for version in (2, "1", None):
+        (folder / "provenance.json").write_text(json.dumps({"schema": version}))
+        with pytest.raises(StoreError, match="pip install --upgrade"):
+            Store.open(folder)
+    (folder / "provenance.json").write_text("{")
+    with pytest.raises(StoreError, match=r"provenance\.json is missing or damaged"):
+        Store.open(folder, write=True)
+    assert not (folder / "lock").exists()
+
+
+def test_a_newer_segment_is_refused_in_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(folder) as store:
+        monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 2)
+        store.commit(ROWS, LOOKS)
+    monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 1)
+    with pytest.raises(StoreError, match="schema version 2"):
+        Store.open(folder).trials()
+
+
+def test_a_reader_cannot_change_the_run(folder: Path) -> None:
+    create(folder).close()
+    store = Store.open(folder)
+    changes: list[Callable[[], None]] = [
+        lambda: store.commit(ROWS, LOOKS),
+        lambda: store.compact(),
+        lambda: store.write_study(""),
+        lambda: store.save_state("a", {}),
+        lambda: store.drop_states(["a"]),
+    ]
+    for change in changes:
+        with pytest.raises(StoreError, match="open for reading"):
+            change()
+    store.write_summary({"schema": 1})
+    store.write_report("<html></html>")
+    assert json.loads((folder / "summary.json").read_text()) == {"schema": 1}
+    with pytest.raises(ValueError, match="JSON"):
+        store.write_summary({"value": float("nan")})
+
+
+def test_a_study_may_not_be_huge_or_binary(folder: Path) -> None:
+    with create(folder) as store:
+        with pytest.raises(StoreError, match="make it shorter"):
+            store.write_study("x" * (2**20 + 1))
+        store.write_study("goals: []\n")
+    assert Store.open(folder).study_text == "goals: []\n"
+    (folder / "study.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StoreError, match="no text"):
+        _ = Store.open(folder).study_text
+    (folder / "study.yaml").write_bytes(b"x" * (2**20 + 1))
+    with pytest.raises(StoreError, match="larger than"):
+        _ = Store.open(folder).study_text
+
+
+def test_other_tools_read_the_folder_as_it_is(folder: Path) -> None:
+    with create(folder) as store:
+        drive(store)
+        expected = content(store)
+    looks = pl.read_parquet(folder / "measurements" / "*.parquet").sort("trial", "step")
+    trials = pl.read_parquet(folder / "trials" / "*.parquet").sort("trial")
+    assert_frame_equal(looks, expected[1], check_column_order=False)
+    assert_frame_equal(trials.drop("since", "commit"), expected[0], check_column_order=False)
+
+
+def test_find_runs_looks_below(tmp_path: Path) -> None:
+    for name in ("mnist/cnn/sgd", "mnist/cnn/nesterov", "lm1b/lstm/sgd"):
+        create(tmp_path / name).close()
+    (tmp_path / "notes").mkdir()
+    assert [str(run.relative_to(tmp_path)) for run in find_runs(tmp_path)] == [
+        "lm1b/lstm/sgd",
+        "mnist/cnn/nesterov",
+        "mnist/cnn/sgd",
+    ]
+    assert find_runs(tmp_path / "mnist/cnn/sgd") == [tmp_path / "mnist/cnn/sgd"]
+    assert find_runs(tmp_path / "nothing") == []
+
+
+def test_the_last_rung_counts_per_trial(folder: Path) -> None:
+    with create(folder) as store:
+        store.commit(*unit(8, 0, 0))
+        store.commit(*unit(8, 0, 1))
+        store.commit(*unit(8, 1, 0))
+        steps = dict(store.trials().select("trial", "steps").iter_rows())
+    assert steps[trial_id(8, 0)] == RUNGS[1] and steps[trial_id(8, TRIALS)] == RUNGS[0]
