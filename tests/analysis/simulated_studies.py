@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 GOAL = Goal.parse("validation/error < 0.5")
 LOOKS = np.unique(np.round(1.05 ** np.arange(330))).astype(np.int64)
 BATCH_SIZES = 2.0 ** np.arange(11)
+REGIMES = ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size")
 
 
 def look(steps: Array) -> NDArray[np.int64]:
@@ -158,9 +159,27 @@ def coverage(pool: Array, trials: int, studies: int, margin: float | None = 1.5)
         for start in range(0, trials * studies, trials)
     ]
     return {"steps": _covers_steps(curves, truth)} | {
-        name: float(np.mean([_covers(curve, name, getattr(truth, name)) for curve in curves]))
-        for name in ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size")
+        name: float(np.mean([_covers(curve, name, getattr(truth, name)) for curve in curves])) for name in REGIMES
     }
+
+
+def confirmation_coverage(noise: float, sharpness: float, studies: int, seeds: int = 5) -> dict[str, float]:
+    """The same for curves drawn from ``seeds`` confirmations of every winner; "steps" is the median over seeds."""
+    generator = np.random.default_rng([2, round(100 * noise), round(10 * sharpness)])
+    law = 80 * (1 + (40 / BATCH_SIZES) ** sharpness) ** (1 / sharpness)
+    pool = look(law * np.exp(noise * generator.standard_normal((20_001, len(law))))).astype(float)
+    median, truth = np.median(pool, axis=0), Truth.of(law)
+    held = []
+    for study in range(studies):
+        trials, measured = tables(pool[(seeds + 1) * study : (seeds + 1) * (study + 1)], margin=None)
+        # The first trial is the winner, for without hyperparameters all trials are at the same point.
+        trials = trials.with_columns(replicate=pl.col("index"), index=pl.lit(0, pl.Int64))
+        curve = steps_to_result(trials, measured, GOAL)
+        assert curve.confirmed
+        low, high = (curve.table.get_column(f"confirmed_{end}").to_numpy() for end in ("low", "high"))
+        inside = float(((low <= median) & (median <= high)).mean())
+        held.append([inside, *(_covers(curve, name, getattr(truth, name)) for name in REGIMES)])
+    return dict(zip(("steps", *REGIMES), np.mean(held, axis=0).tolist(), strict=True))
 
 
 def _covers_steps(curves: Sequence[Curve], truth: Truth) -> float:
@@ -201,11 +220,19 @@ def main(studies: int) -> None:
     for momentum in (False, True):
         pool = noisy_quadratic_pool(32 * studies, np.random.default_rng([1, momentum]), momentum)
         line(f"noisy quadratic, {'momentum' if momentum else 'learning rate'}", pool, 32, studies)
+    for sharpness in (1.0, 2.0):
+        for noise in (0.05, 0.15):
+            found = confirmation_coverage(noise, sharpness, studies)
+            show(f"confirmed with 5 seeds, noise {noise:.0%}, k = {sharpness:g}", 5, found)
 
 
 def line(name: str, pool: Array, trials: int, studies: int, margin: float | None = 1.5) -> None:
     """Print one line of the table."""
-    found = coverage(pool, trials, studies, margin)
+    show(name, trials, coverage(pool, trials, studies, margin))
+
+
+def show(name: str, trials: int, found: dict[str, float]) -> None:
+    """Print shares as a line of the table."""
     print(f"| {name} | {trials} | " + " | ".join(f"{100 * share:.0f}" for share in found.values()) + " |", flush=True)
 
 

@@ -108,6 +108,7 @@ def test_a_stop_anywhere_changes_no_bit(program: type[Program]) -> None:
     pack = Pack.fresh(bench, trials)
     for until in (7, 8, 23, STEPS):
         saved = Pack.from_tensors(pack.to_tensors(), trials, torch.device("cpu"))
+        assert saved is not None
         advanced = advance(program(bench), saved, until, [look for look in LOOKS if saved.step < look <= until])
         assert advanced is not None
         pack = advanced[0]

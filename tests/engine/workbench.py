@@ -22,7 +22,7 @@ search:
   space:
     learning_rate: {min: 1e-2, max: 1, scale: log}
     momentum: {min: 0.5, max: 0.95, scale: reverse_log}
-goals: ["validation/error < 0.25"]
+goals: ["validation/error < 0.35"]
 budget: {steps: 60}
 engine: {dtype: float64, program: vmap, pack_size: 5, threads: 1}
 """

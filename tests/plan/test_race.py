@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchscope.plan.race import LARGEST_DRAW, Outcome, Race, Unit
+from batchscope.plan.race import LARGEST_DRAW, Heat, Outcome, Race, Unit
 from batchscope.plan.rungs import Grid
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
@@ -73,7 +73,7 @@ def make(
     grid = Grid(1.05, 1, BUDGET)
     race = Race(
         source(len(fates)),
-        batch_size=16,
+        heat=Heat(16),
         wanted=wanted,
         pack_size=pack,
         grid=grid,
@@ -160,7 +160,7 @@ def test_pack_size_changes_no_trial(fates: list[Fate], pack: int) -> None:
 def test_the_margin_waits_for_the_hardest_goal() -> None:
     fates = [Fate(10, 100), Fate(20, 400), Fate(900)]
     grid = Grid(1.05, 1, BUDGET)
-    race = Race(source(3), batch_size=16, wanted=3, pack_size=8, grid=grid, goals=(GOAL, HARDER), margin=1.5)
+    race = Race(source(3), heat=Heat(16), wanted=3, pack_size=8, grid=grid, goals=(GOAL, HARDER), margin=1.5)
     play(race, fates, grid)
     hardest = race.winner(HARDER)
     assert hardest == grid.at_least(100)

@@ -63,6 +63,6 @@ def test_the_curve_has_the_critical_batch_size_of_the_closed_form(tmp_path: Path
     assert found.low is not None and found.high is not None
     assert found.low <= critical <= found.high
     assert found.high / found.low < 30  # an interval that says something
-    # One run is one draw of the fewest steps of 24 trials: never far below the optimum, and near it.
+    # A noisy path first passes the goal before the mean does, by a factor that the closed form does not know.
     measured = curve.table["steps"].to_numpy()
-    assert (measured >= 0.5 * exact).all() and (measured <= 3 * exact + 2).all()
+    assert (measured >= exact / 3).all() and (measured <= 3 * exact + 2).all()

@@ -90,7 +90,7 @@ def fit(
         batch_sizes: (M,) ascending; at least one more than the law has parameters.
         steps: (M,) steps to result.
         draws: (D, M) draws of steps to result. Each is fitted too, and the intervals are those of these fits.
-            Without draws the residuals are given random signs (the wild bootstrap; Wu 1986).
+            Without draws the scatter about the law stands for them.
         sharpness: Held at this value; ``None`` fits it.
         level: Of the intervals.
 
@@ -102,20 +102,16 @@ def fit(
     powers = _SHARPNESS if sharpness is None else np.array([sharpness])
     best, fitted = _nearest(y[None], x, powers)
     residual = y - fitted[0]
-    if draws is None:
-        signs = numpy_generator("wild bootstrap").choice([-1.0, 1.0], size=(1000, len(x)))
-        curves = fitted + signs * residual * np.sqrt(len(x) / (len(x) - parameters))
-    else:
-        curves = np.log(draws)
+    curves = y + scatter(residual, parameters) if draws is None else np.log(draws)
     # Row 0 is the curve itself. What is found at the end of its range is only known to be there or beyond.
     critical, power, height = np.vstack([best, _nearest(curves, x, powers)[0]]).T
     below, beyond = critical <= x[0], critical >= x[-1]
     seen = np.where(below, -np.inf, np.where(beyond, np.inf, np.exp(critical)))
     fewest = np.where(beyond, -np.inf, np.exp(height))
     sharp = np.where(power == powers[-1], np.inf, np.where(power == powers[0], -np.inf, power))
-    range_ = float(batch_sizes[0]), float(batch_sizes[-1])
+    measured = float(batch_sizes[0]), float(batch_sizes[-1])
     return Fit(
-        Law(float(np.exp(height[0])), float(np.exp(critical[0])), float(power[0]), range_),
+        Law(float(np.exp(height[0])), float(np.exp(critical[0])), float(power[0]), measured),
         Interval.from_draws(float(seen[0]), seen[1:], level),
         Interval.from_draws(float(fewest[0]), fewest[1:], level),
         Interval(sharpness, sharpness, sharpness, level)
@@ -123,6 +119,13 @@ def fit(
         else Interval.from_draws(float(sharp[0]), sharp[1:], level),
         float(np.sqrt((residual**2).mean())),
     )
+
+
+def scatter(residual: Array, parameters: int, draws: int = 1000) -> Array:
+    """Draws (D, M) of the error of log steps, normal and alike everywhere, whose size the residuals tell."""
+    generator = numpy_generator("scatter about a law")
+    spread = (residual**2).sum() / generator.chisquare(len(residual) - parameters, size=(draws, 1))
+    return np.asarray(np.sqrt(spread) * generator.standard_normal((draws, len(residual))))
 
 
 def evidence(batch_sizes: Array, steps: Array, deviation: Array | None = None) -> pl.DataFrame:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from batchscope.analysis import laws
 from batchscope.analysis.interval import Interval
 from batchscope.analysis.shape import three_regimes
-from batchscope.seeds import numpy_generator
 
 Array = NDArray[np.float64]
 TOLERANCE = 1.25
@@ -59,8 +58,8 @@ def regimes(
     Args:
         batch_sizes: (M,) ascending, those that reached the goal.
         steps: (M,) steps to result.
-        draws: (D, M) joint draws of steps to result, from which the intervals come. Without draws, the residuals
-            from the nearest curve with three regimes are given random signs.
+        draws: (D, M) joint draws of steps to result, from which the intervals come. Without draws, the
+            scatter about the better of the two laws stands for them.
         tolerance: The factor in examples, and in steps, that still counts as the best.
         level: Of the intervals.
 
@@ -72,7 +71,7 @@ def regimes(
         note = f"regimes need at least 3 batch sizes that reached the goal, got {len(batch_sizes)}"
         return Regimes(unknown, unknown, unknown, tolerance, None, (note,))
     x, observed = np.log(batch_sizes), np.log(steps)
-    sampled = np.log(draws) if draws is not None else _wild(x, observed)
+    sampled = np.log(draws) if draws is not None else _scattered(batch_sizes, steps)
     # Half the width of the central 68%: a few draws far out, where the upper end is open, must not decide the weights.
     deviation = np.diff(np.quantile(sampled, [0.16, 0.84], axis=0), axis=0)[0] / 2 + 0.01
     curves = three_regimes(x, np.vstack([observed, sampled]), deviation)
@@ -83,8 +82,8 @@ def regimes(
     last[last > x[-1] - np.log(2)] = np.inf
     smooth = np.exp(curves)
     plain = laws.fit(batch_sizes, smooth[0], smooth[1:], level=level)
-    rich = laws.evidence(batch_sizes, steps, deviation).get_column("chosen")[1]
-    chosen = laws.fit(batch_sizes, smooth[0], smooth[1:], sharpness=None, level=level) if rich else plain
+    sharper = _is_sharper(batch_sizes, steps, None if draws is None else deviation)
+    chosen = laws.fit(batch_sizes, smooth[0], smooth[1:], sharpness=None, level=level) if sharper else plain
     ends = [Interval.from_draws(float(edge[0]), edge[1:], level) for edge in map(_exp, (first, last))]
     notes = _notes(batch_sizes, float(first[0]), plain, float(last[0]))
     return Regimes(ends[0], plain.critical_batch_size, ends[1], tolerance, chosen, notes)
@@ -117,10 +116,19 @@ def _calibrated(edge: Array) -> Array:
     return edge
 
 
-def _wild(x: Array, observed: Array) -> Array:
-    fitted = three_regimes(x, observed[None], np.ones(len(x)))
-    signs = numpy_generator("wild bootstrap").choice([-1.0, 1.0], size=(1000, len(x)))
-    return np.asarray(fitted + signs * (observed - fitted))
+def _scattered(batch_sizes: Array, steps: Array) -> Array:
+    """Draws of log steps with the scatter about the better law.
+
+    Not that about the nearest curve with three regimes, which follows the noise of so few points too closely.
+    """
+    parameters = 3 if _is_sharper(batch_sizes, steps) else 2
+    law = laws.fit(batch_sizes, steps, sharpness=1.0 if parameters == 2 else None).law
+    residual = np.log(steps) - np.log([law.steps(size) for size in batch_sizes])
+    return np.log(steps) + laws.scatter(residual, parameters)
+
+
+def _is_sharper(batch_sizes: Array, steps: Array, deviation: Array | None = None) -> bool:
+    return bool(laws.evidence(batch_sizes, steps, deviation).get_column("chosen")[1])
 
 
 def _exp(edge: Array) -> Array:

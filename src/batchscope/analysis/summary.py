@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -32,7 +32,7 @@ def summary(
     goals: Sequence[Goal],
     *,
     workload: str,
-    space: Space | None = None,
+    space: Space | Mapping[int, Space] | None = None,
     edge: float = 0.05,
     equal_trials: bool = False,
     analyses: bool = True,

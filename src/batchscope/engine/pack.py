@@ -62,12 +62,15 @@ class Pack:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: State, trials: Sequence[Trial], device: torch.device) -> Pack:
-        """What ``to_tensors`` made; ``trials`` are all of the batch size, by index."""
+    def from_tensors(cls, tensors: State, trials: Sequence[Trial], device: torch.device) -> Pack | None:
+        """What ``to_tensors`` made of a pack of some of ``trials``; None if it was made of others."""
         state = {name: value.to(device) for name, value in tensors.items() if not name.startswith("pack/")}
         step, train, evaluation = tensors["pack/numbers"].tolist()
-        members = tuple(trials[i] for i in tensors["pack/indices"].tolist())
-        return cls(members, state, int(step), train, evaluation)
+        known = {trial.index: trial for trial in trials}
+        indices = tensors["pack/indices"].tolist()
+        if not set(indices) <= set(known):
+            return None
+        return cls(tuple(known[index] for index in indices), state, int(step), train, evaluation)
 
 
 def initial_state(cell: Cell, trial: Trial) -> State:

@@ -21,8 +21,7 @@ from batchscope import workloads
 from batchscope.engine.choice import Choice
 from batchscope.errors import BatchscopeError, ExecutionError
 from batchscope.executors.worker import Checkpoints, Result, Worker
-from batchscope.plan.race import Unit
-from batchscope.plan.rungs import Grid
+from batchscope.plan.race import Heat, Unit
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 
@@ -36,7 +35,6 @@ class Setup:
 
     Attributes:
         study: What is run.
-        grids: Batch size to looks and rungs.
         device: Where to train.
         checkpoints: Where packs are kept.
         threads: For each worker.
@@ -45,7 +43,6 @@ class Setup:
     """
 
     study: Study
-    grids: dict[int, Grid]
     device: str
     checkpoints: Checkpoints
     threads: int
@@ -56,7 +53,7 @@ class Setup:
         """A worker in this process."""
         workload = self.workload or workloads.load(self.study.workload, self.data_dir)
         device = torch.device(self.device)
-        return Worker(self.study, workload, self.grids, device, self.checkpoints, interrupted)
+        return Worker(self.study, workload, device, self.checkpoints, interrupted)
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ class Processes:
         self._setup = setup
         self._stopping = self._context.Event()
         self._desks = [_Desk(*self._start()) for _ in range(workers)]
-        self._place: dict[tuple[int, int], _Desk] = {}
+        self._place: dict[tuple[Heat, int], _Desk] = {}
 
     def submit(self, task: Task) -> None:
         """Queue a task at the worker that holds its group, else at the one with the least to do."""
@@ -158,7 +155,7 @@ class Processes:
         if isinstance(task, Choosing):
             self._queue(least, task)
         else:
-            self._queue(self._place.setdefault((task.unit.batch_size, task.unit.group), least), task)
+            self._queue(self._place.setdefault((task.unit.heat, task.unit.group), least), task)
 
     def next(self) -> Done:
         """Wait for a task to be done.
@@ -244,7 +241,7 @@ class _Desk:
         self.current: Task | None = None
         self.deaths = 0
 
-    def load(self, place: dict[tuple[int, int], _Desk]) -> tuple[int, int]:
+    def load(self, place: dict[tuple[Heat, int], _Desk]) -> tuple[int, int]:
         queued = len(self.tasks) + (self.current is not None)
         return queued, sum(desk is self for desk in place.values())
 
@@ -255,7 +252,7 @@ def _urgency(task: Task) -> tuple[int, int, int]:
         return (0, task.batch_size, 0)
     if isinstance(task, Choosing):
         return (1, task.batch_size, 0)
-    return (2, task.unit.batch_size, task.unit.group)
+    return (2, task.unit.heat.batch_size, task.unit.group)
 
 
 def _do(worker: Worker, task: Task) -> Choice | Result | None:
@@ -295,7 +292,7 @@ def _describe(task: Task | None) -> str:
             return f"the choice of a program at batch size {task.batch_size}"
         case Running():
             unit = task.unit
-            return f"batch size {unit.batch_size}, trials {unit.members}, steps {unit.start} to {unit.until}"
+            return f"batch size {unit.heat.batch_size}, trials {unit.members}, steps {unit.start} to {unit.until}"
     return "a task"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +14,9 @@ from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance, diverged_at
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
-from batchscope.plan.race import Leg, Unit
-from batchscope.plan.rungs import Grid
+from batchscope.plan.race import Heat, Leg, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.spec.study import Study
-from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
 from batchscope.store.files import Files
 from batchscope.store.states import States
@@ -90,23 +88,22 @@ class Worker:
         self,
         study: Study,
         workload: Workload,
-        grids: Mapping[int, Grid],
         device: torch.device,
         checkpoints: Checkpoints,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Place the data; nothing is computed yet."""
-        self._study, self._grids, self._checkpoints = study, grids, checkpoints
+        self._study, self._checkpoints = study, checkpoints
         self._loaded = Loaded(workload, study, device)
         self._interrupted = interrupted
         self._programs: dict[int, Program] = {}
-        self._trials: dict[int, list[Trial]] = {}
-        self._held: dict[tuple[int, int], _Held] = {}
+        self._held: dict[tuple[Heat, int], _Held] = {}
 
     def choose(self, batch_size: int, pack_limit: int) -> Choice:
         """Measure which program is the fastest at a batch size."""
+        trials = first_trials(self._study.search, batch_size, self._study.seed, pack_limit)
         with keeping_generators(self._loaded.device):
-            return choose(Cell(self._loaded, batch_size), self._some_trials(batch_size, pack_limit), self._study.engine)
+            return choose(Cell(self._loaded, batch_size), trials, self._study.engine)
 
     def run(self, unit: Unit, choice: Choice) -> Result | None:
         """Compute a unit; None if interrupted on the way."""
@@ -116,29 +113,27 @@ class Worker:
     def forget(self, batch_size: int) -> None:
         """Drop what is kept of a batch size that is finished."""
         self._programs.pop(batch_size, None)
-        for name in [name for name in self._held if name[0] == batch_size]:
+        for name in [name for name in self._held if name[0].batch_size == batch_size]:
             del self._held[name]
 
     def save(self) -> None:
         """Keep every pack in memory as a checkpoint too."""
-        for (batch_size, group), held in self._held.items():
-            self._save(batch_size, group, held)
+        for (heat, group), held in self._held.items():
+            self._save(heat, group, held)
 
     def _run(self, unit: Unit, choice: Choice) -> Result | None:
-        program = self._program(unit.batch_size, choice)
-        grid = self._grids[unit.batch_size]
+        program = self._program(unit.heat, choice)
         pack = self._before_last_leg(unit, program)
         if pack is None:
             return None
-        looks = grid.between(unit.start, unit.until)
-        advanced = advance(program, pack.only(unit.members), unit.until, looks, interrupted=self._interrupted)
+        advanced = advance(program, pack.only(unit.members), unit.until, unit.looks, interrupted=self._interrupted)
         if advanced is None:
             return None
         pack, measured = advanced
-        held = self._held.setdefault((unit.batch_size, unit.group), _Held(pack))
+        held = self._held.setdefault((unit.heat, unit.group), _Held(pack))
         held.pack = pack
         if pack.train_seconds * len(pack.trials) - held.saved_at > CHECKPOINT_SECONDS:
-            self._save(unit.batch_size, unit.group, held)
+            self._save(unit.heat, unit.group, held)
         ends = [diverged_at(measured, k) for k in range(len(unit.members))]
         return Result(
             unit,
@@ -161,31 +156,26 @@ class Worker:
         return pack
 
     def _recall(self, unit: Unit) -> Pack:
-        held = self._held.get((unit.batch_size, unit.group))
+        held = self._held.get((unit.heat, unit.group))
         if held is not None and _is_before(held.pack, unit.legs):
             return held.pack
-        trials = self._some_trials(unit.batch_size, 1 + max(unit.legs[0].members))
-        saved = self._checkpoints.load(_name(unit.batch_size, unit.group)) if len(unit.legs) > 1 else None
+        saved = self._checkpoints.load(_name(unit.heat, unit.group)) if len(unit.legs) > 1 else None
         if saved is not None:
-            pack = Pack.from_tensors(saved, trials, self._loaded.device)
-            if _is_before(pack, unit.legs):
+            pack = Pack.from_tensors(saved, unit.trials, self._loaded.device)
+            if pack is not None and _is_before(pack, unit.legs):
                 return pack
-        cell = Cell(self._loaded, unit.batch_size)
-        return Pack.fresh(cell, [trials[index] for index in unit.legs[0].members])
+        return Pack.fresh(Cell(self._loaded, unit.heat.batch_size, unit.heat.replicate), unit.trials)
 
-    def _save(self, batch_size: int, group: int, held: _Held) -> None:
-        self._checkpoints.save(_name(batch_size, group), held.pack.to_tensors())
+    def _save(self, heat: Heat, group: int, held: _Held) -> None:
+        self._checkpoints.save(_name(heat, group), held.pack.to_tensors())
         held.saved_at = held.pack.train_seconds * len(held.pack.trials)
 
-    def _program(self, batch_size: int, choice: Choice) -> Program:
-        if batch_size not in self._programs:
-            self._programs[batch_size] = program_of(choice, Cell(self._loaded, batch_size))
-        return self._programs[batch_size]
-
-    def _some_trials(self, batch_size: int, count: int) -> list[Trial]:
-        if len(self._trials.get(batch_size, ())) < count:
-            self._trials[batch_size] = first_trials(self._study.search, batch_size, self._study.seed, count)
-        return self._trials[batch_size]
+    def _program(self, heat: Heat, choice: Choice) -> Program:
+        cell = Cell(self._loaded, heat.batch_size, heat.replicate)
+        if heat.batch_size not in self._programs:
+            self._programs[heat.batch_size] = program_of(choice, cell)
+        self._programs[heat.batch_size].cell = cell
+        return self._programs[heat.batch_size]
 
 
 def _is_before(pack: Pack, legs: tuple[Leg, ...]) -> bool:
@@ -194,5 +184,5 @@ def _is_before(pack: Pack, legs: tuple[Leg, ...]) -> bool:
     return any(leg.until == pack.step and leg.members == members for leg in legs[:-1])
 
 
-def _name(batch_size: int, group: int) -> str:
-    return f"{batch_size}-{group}"
+def _name(heat: Heat, group: int) -> str:
+    return f"{heat.batch_size}-{heat.revision}-{heat.replicate}-{max(heat.point, 0)}-{group}"

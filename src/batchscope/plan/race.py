@@ -12,6 +12,7 @@ asks for exactly the units that are missing.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -34,6 +35,23 @@ class Leg:
     members: tuple[int, ...]
 
 
+@dataclass(frozen=True, order=True)
+class Heat:
+    """One race: the search at a batch size, a revision of it, or a point that is run again with new seeds.
+
+    Attributes:
+        batch_size: Of all its trials.
+        revision: 0 for the original space; 1, 2, ... after it was widened.
+        replicate: 0 for a search; 1, 2, ... for new seeds.
+        point: The index of the trial that is run again; -1 for a search.
+    """
+
+    batch_size: int
+    revision: int = 0
+    replicate: int = 0
+    point: int = -1
+
+
 @dataclass(frozen=True)
 class Unit:
     """A group of trials advanced by one rung.
@@ -42,14 +60,18 @@ class Unit:
     state kept in memory, from a checkpoint, or from nothing.
 
     Attributes:
-        batch_size: The batch size that the group is trained at.
-        group: Which group of the race.
+        heat: The race.
+        group: Which group of it.
         legs: All legs of the group from step 0; the last is what is to be done.
+        looks: Steps of the last leg at which its trials are evaluated.
+        trials: Those of the first leg.
     """
 
-    batch_size: int
+    heat: Heat
     group: int
     legs: tuple[Leg, ...]
+    looks: tuple[int, ...]
+    trials: tuple[Trial, ...]
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -75,11 +97,13 @@ class Outcome:
         steps: The last look; below the unit's ``until`` only for a trial that diverged.
         diverged: Whether that look found something that is not finite.
         reached: Goal to the first look of this unit that was beyond it.
+        best: Goal to the best value of its metric in this unit.
     """
 
     steps: int
     diverged: bool
     reached: Mapping[Goal, int]
+    best: Mapping[Goal, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,46 +111,49 @@ class _Progress:
     steps: int = 0
     diverged: bool = False
     reached: dict[Goal, int] = field(default_factory=dict)
+    best: dict[Goal, float] = field(default_factory=dict)
 
 
 @dataclass
 class _Group:
-    members: tuple[int, ...]
+    trials: tuple[Trial, ...]
     legs: tuple[Leg, ...] = ()
 
 
 class Race:
-    """The trials of one batch size, from the first point drawn to the last status."""
+    """The trials of one heat, from the first point drawn to the last status."""
 
     def __init__(
         self,
         trials: Iterator[Trial],
         *,
-        batch_size: int,
+        heat: Heat,
         wanted: int | None,
         pack_size: int,
         grid: Grid,
         goals: Sequence[Goal],
         policy: Literal["race", "full"] = "race",
         margin: float = 1.5,
+        known: Mapping[Goal, int] | None = None,
     ) -> None:
         """Draw the first trials.
 
         Args:
             trials: In the order in which they are to be drawn; finite for a grid.
-            batch_size: Of all of them.
+            heat: Which race this is.
             wanted: How many feasible ones; None takes every trial there is and replaces none.
             pack_size: Trials to a group.
             grid: Looks and rungs.
             goals: What they race for.
             policy: ``race`` stops when the fastest is known; ``full`` trains to the budget.
             margin: How far beyond the fastest the others run, as a multiple of its steps.
+            known: The fewest steps to each goal that earlier heats have found at this batch size.
         """
-        self.batch_size, self.wanted = batch_size, wanted
+        self.heat, self.wanted, self._known = heat, wanted, dict(known or {})
         self._source, self._pack_size = trials, pack_size
         self._grid, self._goals, self._policy, self._margin = grid, tuple(goals), policy, margin
-        self._trials: list[Trial] = []
-        self._progress: list[_Progress] = []
+        self._progress: dict[int, _Progress] = {}
+        self._trials: dict[int, Trial] = {}
         self._groups: list[_Group] = []
         self._due: list[Unit] = []
         self._out: set[Unit] = set()
@@ -137,8 +164,12 @@ class Race:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Every trial drawn so far, by index."""
-        return tuple(self._trials)
+        """Every trial drawn so far, in their order."""
+        return tuple(self._trials.values())
+
+    def trial(self, index: int) -> Trial:
+        """The trial of an index."""
+        return self._trials[index]
 
     def take(self) -> tuple[Unit, ...]:
         """Units that can be computed now, in any order; each is given out once."""
@@ -155,12 +186,29 @@ class Race:
             progress.steps, progress.diverged = outcome.steps, outcome.diverged
             for goal, step in outcome.reached.items():
                 progress.reached.setdefault(goal, step)
+            for goal, value in outcome.best.items():
+                before = progress.best.get(goal)
+                progress.best[goal] = value if before is None else goal.better(value, before)
         if not self._due and not self._out:
             self._decide()
 
     def winner(self, goal: Goal) -> int | None:
         """The fewest steps at which a trial has reached the goal so far."""
-        return min((p.reached[goal] for p in self._progress if goal in p.reached), default=None)
+        return min((p.reached[goal] for p in self._progress.values() if goal in p.reached), default=None)
+
+    def leader(self, goal: Goal) -> tuple[int | None, float | None, Trial] | None:
+        """The best trial so far: its steps to the goal if it has reached it, its best value, itself."""
+        if not any(goal in p.best or goal in p.reached for p in self._progress.values()):
+            return None
+
+        def rank(index: int) -> tuple[float, float, int]:
+            progress = self._progress[index]
+            value = progress.best.get(goal, math.inf if goal.side == "<" else -math.inf)
+            return progress.reached.get(goal, math.inf), value if goal.side == "<" else -value, index
+
+        index = min(self._progress, key=rank)
+        progress = self._progress[index]
+        return progress.reached.get(goal), progress.best.get(goal), self._trials[index]
 
     def status(self, index: int) -> Status:
         """Of one trial; final once the race is finished."""
@@ -181,14 +229,15 @@ class Race:
         """A rough share of the work that is done, for a progress display: 1.0 when finished."""
         if self.finished:
             return 1.0
-        done = sum(min(p.steps, self._target) for p in self._progress)
+        done = sum(min(p.steps, self._target) for p in self._progress.values())
         return done / (self._horizon() * max(1, len(self._progress)))
 
     def _horizon(self) -> int:
-        winners = [self.winner(goal) for goal in self._goals]
-        if self._policy == "full" or None in winners:
+        found = ({goal: step for goal in self._goals if (step := self.winner(goal)) is not None}, self._known)
+        winners = [min((steps[goal] for steps in found if goal in steps), default=math.inf) for goal in self._goals]
+        if self._policy == "full" or max(winners) == math.inf:
             return self._grid.last
-        return self._grid.at_least(self._margin * max(step for step in winners if step is not None))
+        return self._grid.at_least(self._margin * max(winners))
 
     def _reached_all(self, progress: _Progress) -> bool:
         return all(goal in progress.reached for goal in self._goals)
@@ -200,18 +249,19 @@ class Race:
 
     def _draw(self, count: int | None) -> int:
         drawn = list(itertools.islice(self._source, count))
-        start = len(self._trials)
-        self._trials += drawn
-        self._progress += [_Progress() for _ in drawn]
-        indices = range(start, start + len(drawn))
-        self._groups += [_Group(tuple(indices[i : i + self._pack_size])) for i in range(0, len(drawn), self._pack_size)]
+        self._trials |= {trial.index: trial for trial in drawn}
+        self._progress |= {trial.index: _Progress() for trial in drawn}
+        packs = range(0, len(drawn), self._pack_size)
+        self._groups += [_Group(tuple(drawn[start : start + self._pack_size])) for start in packs]
         return len(drawn)
 
     def _open(self) -> None:
         for number, group in enumerate(self._groups):
-            members = tuple(index for index in group.members if self._runs(index))
+            members = tuple(trial.index for trial in group.trials if self._runs(trial.index))
             if members:
-                self._due.append(Unit(self.batch_size, number, (*group.legs, Leg(self._target, members))))
+                legs = (*group.legs, Leg(self._target, members))
+                looks = self._grid.between(group.legs[-1].until if group.legs else 0, self._target)
+                self._due.append(Unit(self.heat, number, legs, looks, group.trials))
 
     def _decide(self) -> None:
         """All trials stand at the target: replace the infeasible, raise the target, or end."""
@@ -220,7 +270,7 @@ class Race:
                 self._open()
                 continue
             horizon = self._horizon()
-            if self._target >= horizon or not any(self._could_go_on(index) for index in range(len(self._trials))):
+            if self._target >= horizon or not any(map(self._could_go_on, self._trials)):
                 self.finished = True
                 return
             rungs = (rung for rung in self._grid.rungs() if rung > self._target)
@@ -235,7 +285,7 @@ class Race:
     def _replace_infeasible(self) -> bool:
         if self.wanted is None:
             return False
-        infeasible = sum(p.diverged and not self._reached_all(p) for p in self._progress)
+        infeasible = sum(p.diverged and not self._reached_all(p) for p in self._progress.values())
         room = LARGEST_DRAW * self.wanted - len(self._trials)
         missing = min(self.wanted - (len(self._trials) - infeasible), room)
         return missing > 0 and self._draw(missing) > 0

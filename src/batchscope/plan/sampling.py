@@ -77,6 +77,22 @@ def trials(search: Search, batch_size: int, study_seed: int) -> Iterator[Trial]:
         yield Trial(batch_size, index, point, study_seed)
 
 
+def further_trials(
+    search: Search, inside: Mapping[str, Dimension], batch_size: int, study_seed: int, revision: int, start: int
+) -> Iterator[Trial]:
+    """Trials of a widened space that the space before it, ``inside``, could not have had; indices from ``start``."""
+    found = points(search, key(study_seed, "search", batch_size, "revision", revision))
+    fresh = (point for point in found if not contains(inside, point))
+    for index, point in enumerate(fresh, start):
+        yield Trial(batch_size, index, point, study_seed, revision=revision)
+
+
+def contains(space: Mapping[str, Dimension], point: Mapping[str, Value]) -> bool:
+    """Whether a point lies within every range of a space."""
+    ranges = ((d, point[name]) for name, d in space.items() if isinstance(d, Range))
+    return all(d.min <= float(value) <= d.max for d, value in ranges)
+
+
 def first_trials(search: Search, batch_size: int, study_seed: int, count: int) -> list[Trial]:
     """The first trials at a batch size; fewer where a grid has fewer points."""
     return list(itertools.islice(trials(search, batch_size, study_seed), count))

@@ -24,8 +24,8 @@ from batchscope.executors.local import (
     available_cores,
 )
 from batchscope.executors.worker import FolderCheckpoints, Result
-from batchscope.plan.race import Race, Unit
-from batchscope.plan.sampling import trials as sampled
+from batchscope.plan.race import Heat, Race, Unit
+from batchscope.runs.heats import BatchSize
 from batchscope.runs.preflight import check_goals, grids_of, resolve_device, timelines_of
 from batchscope.runs.rows import NO_LOOKS, Record, measurement_rows, outcomes, trial_row
 from batchscope.spec.goal import Goal
@@ -116,10 +116,10 @@ class Driver:
         threads = study.engine.threads
         self._threads = max(1, cores // max(1, self._workers)) if threads == "auto" else threads
         self._device, self._data_dir, self._given = device, data_dir, workload
-        self._races: dict[int, Race] = {}
+        self._sizes: dict[int, BatchSize] = {}
         self._choices: dict[int, Choice] = {}
         self._looks: list[pl.DataFrame] = []
-        self._changed: set[tuple[int, int]] = set()
+        self._changed: set[tuple[Heat, int]] = set()
         self._seconds: dict[str, tuple[float, float]] = {}
         self._spent = [0.0, 0.0]
         self._started = self._committed = time.monotonic()
@@ -177,7 +177,7 @@ class Driver:
 
     def _executor(self) -> Executor:
         checkpoints = FolderCheckpoints(self._folder)
-        setup = Setup(self._study, self._grids, self._device, checkpoints, self._threads, self._data_dir, self._given)
+        setup = Setup(self._study, self._device, checkpoints, self._threads, self._data_dir, self._given)
         return Processes(setup, self._workers) if self._workers else Inline(setup)
 
     def _work(self, executor: Executor) -> None:
@@ -201,45 +201,41 @@ class Driver:
                 self._store.write_provenance({**self._store.provenance, "choices": chosen})
                 waiting += self._begin(executor, task.batch_size)
             elif isinstance(task, Running) and isinstance(reply, Result):
-                self._take(reply)
-                waiting += self._continue(executor, task.unit.batch_size)
+                waiting += self._take(executor, reply)
             if time.monotonic() - self._committed > COMMIT_SECONDS:
                 self._commit()
             self._tell()
 
     def _begin(self, executor: Executor, batch_size: int) -> int:
-        search, study = self._study.search, self._study
-        self._races[batch_size] = Race(
-            sampled(search, batch_size, study.seed),
-            batch_size=batch_size,
-            wanted=None if search.method == "grid" else search.count,
-            pack_size=self._choices[batch_size].pack_size,
-            grid=self._grids[batch_size],
-            goals=study.goals,
-            policy=study.policy,
-            margin=study.margin,
-        )
-        return self._continue(executor, batch_size)
+        pack_size = self._choices[batch_size].pack_size
+        self._sizes[batch_size] = BatchSize(self._study, batch_size, self._grids[batch_size], pack_size)
+        return self._continue(executor, *self._sizes[batch_size].races.values())
 
-    def _continue(self, executor: Executor, batch_size: int) -> int:
+    def _continue(self, executor: Executor, *races: Race) -> int:
         """Record what is known of the units that are due, and submit the others; how many those are."""
-        race, submitted = self._races[batch_size], 0
-        while units := race.take():
-            for unit in units:
-                known = self._record.outcomes(unit, self._ids(unit))
-                if known is not None:
-                    race.record(unit, known)
-                else:
-                    executor.submit(Running(unit, self._choices[batch_size]))
-                    submitted += 1
-        if race.finished:
-            self._finish(race)
-            executor.submit(Forgetting(batch_size))
+        submitted = 0
+        for race in races:
+            while units := race.take():
+                for unit in units:
+                    known = self._record.outcomes(unit, self._ids(unit))
+                    if known is not None:
+                        race.record(unit, known)
+                    else:
+                        executor.submit(Running(unit, self._choices[race.heat.batch_size]))
+                        submitted += 1
+            if race.finished:
+                self._changed.update((race.heat, trial.index) for trial in race.trials)
+        size = self._sizes[races[0].heat.batch_size]
+        if size.finished:
+            following = size.follow()
+            if following:
+                return submitted + self._continue(executor, *following)
+            self._finish(executor, races[0].heat.batch_size)
         return submitted
 
-    def _take(self, result: Result) -> None:
-        """Record a unit that was computed."""
-        unit, race = result.unit, self._races[result.unit.batch_size]
+    def _take(self, executor: Executor, result: Result) -> int:
+        """Record a unit that was computed; how many more follow from it."""
+        unit, race = result.unit, self._race(result.unit.heat)
         ids = self._ids(unit)
         for name in ids:
             before = self._seconds.get(name, self._record.seconds(name))
@@ -248,26 +244,34 @@ class Driver:
             self._spent[1] += max(0.0, result.evaluation_seconds - before[1])
         race.record(unit, outcomes(result, self._study.goals))
         self._looks.append(measurement_rows(result, ids, [self._record.steps(name) for name in ids]))
-        self._changed.update((unit.batch_size, index) for index in unit.members)
+        self._changed.update((unit.heat, index) for index in unit.members)
+        return self._continue(executor, race)
 
-    def _finish(self, race: Race) -> None:
-        """A race is over: its trials have their last status, and no state of theirs is needed again."""
-        self._changed.update((race.batch_size, index) for index in range(len(race.trials)))
+    def _finish(self, executor: Executor, batch_size: int) -> None:
+        """A batch size is done: its trials have their last status, and no state of theirs is needed again."""
         self._commit()
-        self._store.compact(race.batch_size)
+        spaces = self._sizes[batch_size].spaces
+        if len(spaces) > 1:
+            written = [{name: d.model_dump(exclude_none=True) for name, d in space.items()} for space in spaces]
+            provenance = self._store.provenance
+            revisions = {**provenance.get("spaces", {}), str(batch_size): written}
+            self._store.write_provenance({**provenance, "spaces": revisions})
+        self._store.compact(batch_size)
         keys = self._store.state_keys()
-        self._store.drop_states([key for key in keys if key.startswith(f"{race.batch_size}-")])
+        self._store.drop_states([key for key in keys if key.startswith(f"{batch_size}-")])
+        executor.submit(Forgetting(batch_size))
 
     def _commit(self) -> None:
         """Write what was computed since the last time."""
         rows = []
-        for batch_size, index in sorted(self._changed):
-            race, trial = self._races[batch_size], self._races[batch_size].trials[index]
+        for heat, index in sorted(self._changed):
+            race = self._race(heat)
+            trial = race.trial(index)
             name = trial.id(self._context)
             steps, status = race.steps(index), race.status(index)
             if steps >= self._record.steps(name):
                 seconds = self._seconds.get(name, self._record.seconds(name))
-                examples = self._timelines[batch_size].examples(steps)
+                examples = self._timelines[heat.batch_size].examples(steps)
                 rows.append(trial_row(trial, name, status, steps, examples, seconds))
         if rows:
             trials = pl.from_dicts(rows, infer_schema_length=None)
@@ -276,21 +280,26 @@ class Driver:
         self._looks.clear()
         self._committed = time.monotonic()
 
+    def _race(self, heat: Heat) -> Race:
+        return self._sizes[heat.batch_size].races[heat]
+
     def _ids(self, unit: Unit) -> list[str]:
-        trials = self._races[unit.batch_size].trials
-        return [trials[index].id(self._context) for index in unit.members]
+        by_index = {trial.index: trial for trial in unit.trials}
+        return [by_index[index].id(self._context) for index in unit.members]
 
     def _tell(self) -> None:
         """Report the progress."""
         lanes = []
         for batch_size in self._study.batch_sizes:
-            race = self._races.get(batch_size)
-            if race is None:
+            size = self._sizes.get(batch_size)
+            if size is None:
                 lanes.append(Lane(batch_size, 0.0, 0, 0, dict.fromkeys(self._study.goals)))
                 continue
-            diverged = sum(race.status(index) == "diverged" for index in range(len(race.trials)))
-            best = {goal: race.winner(goal) for goal in self._study.goals}
-            lanes.append(Lane(batch_size, race.share_done(), len(race.trials), diverged, best))
+            races = list(size.races.values())
+            share = sum(race.share_done() for race in races) / len(races)
+            statuses = [race.status(trial.index) for race in races for trial in race.trials]
+            best = {goal: size.winner(goal) for goal in self._study.goals}
+            lanes.append(Lane(batch_size, share, len(statuses), statuses.count("diverged"), best))
         self._on_progress(Progress(tuple(lanes), time.monotonic() - self._started, *self._spent))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from batchscope.report import page, picture
 from batchscope.report.sections import sections
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
-from batchscope.spec.space import Range
 from batchscope.spec.study import Study
 from batchscope.store.imported import in_our_words, selected
 from batchscope.store.store import Store, find_runs
@@ -179,11 +178,17 @@ class Run:
             raise AnalysisError(f'{self.folder} has no goal of its own; give one, such as "validation/error < 0.15"')
         return [in_our_words(goal, self._document) for goal in goals] or list(self.goals)
 
-    def _space(self) -> dict[str, tuple[float, float, str]] | None:
+    def _space(self) -> Mapping[int, Mapping[str, tuple[float, float, str]]] | None:
+        """At every batch size the sides of the space, as they are after the last revision."""
         if self.study is None:
             return None
-        dimensions = self.study.search.space.items()
-        return {name: (d.min, d.max, d.scale) for name, d in dimensions if isinstance(d, Range)}
+        own = {name: d.model_dump() for name, d in self.study.search.space.items()}
+        revised = self.provenance.get("spaces", {})
+        return {
+            size: {name: (d["min"], d["max"], d["scale"]) for name, d in space.items() if "min" in d}
+            for size in self.study.batch_sizes
+            for space in [revised.get(str(size), [own])[-1]]
+        }
 
 
 def open_run(folder: str | Path) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -35,7 +36,7 @@ def measurement_rows(result: Result, ids: Sequence[str], known: Sequence[int]) -
         }
         schema = {name: pl.Int64 if name in {"step", "examples"} else pl.Float64 for name in columns}
         frame = pl.DataFrame(columns, schema=schema).filter(pl.col("step").is_between(start + 1, end))
-        frames.append(frame.with_columns(trial=pl.lit(trial), batch_size=pl.lit(result.unit.batch_size, pl.Int64)))
+        frames.append(frame.with_columns(trial=pl.lit(trial), batch_size=pl.lit(result.unit.heat.batch_size, pl.Int64)))
     return pl.concat(frames)
 
 
@@ -68,8 +69,15 @@ def outcomes(result: Result, goals: Sequence[Goal]) -> dict[int, Outcome]:
                 if step <= result.steps[k] and goal.is_reached(row[k]):
                     reached[goal] = step
                     break
-        found[index] = Outcome(result.steps[k], result.diverged[k], reached)
+        best = {goal: value for goal in goals if (value := _best(goal, result, k)) is not None}
+        found[index] = Outcome(result.steps[k], result.diverged[k], reached, best)
     return found
+
+
+def _best(goal: Goal, result: Result, k: int) -> float | None:
+    rows = zip(result.looks.steps, result.looks.metrics[goal.metric], strict=True)
+    values = [row[k] for step, row in rows if step <= result.steps[k] and math.isfinite(row[k])]
+    return functools.reduce(goal.better, values) if values else None
 
 
 class Record:
@@ -80,6 +88,7 @@ class Record:
         rows = trials.select("trial", "steps", "status", "train_seconds", "evaluation_seconds").iter_rows()
         self._known = {trial: (steps, status, (train, evaluation)) for trial, steps, status, train, evaluation in rows}
         self._reached: dict[Goal, dict[str, int]] = {}
+        self._best: dict[Goal, dict[str, float]] = {}
         columns = measurements.collect_schema().names()
         for goal in goals:
             if goal.metric in columns:
@@ -87,8 +96,9 @@ class Record:
                 beyond = value < goal.threshold if goal.side == "<" else value > goal.threshold
                 first = measurements.filter(beyond).group_by("trial").agg(pl.col("step").min()).collect()
                 self._reached[goal] = dict(first.iter_rows())
-            else:
-                self._reached[goal] = {}
+                best = value.min() if goal.side == "<" else value.max()
+                finite = measurements.filter(value.is_finite()).group_by("trial").agg(best)
+                self._best[goal] = dict(finite.collect().iter_rows())
 
     def outcomes(self, unit: Unit, ids: Sequence[str]) -> dict[int, Outcome] | None:
         """What became of the trials of a unit, by trial index; None unless all of it is known."""
@@ -101,7 +111,8 @@ class Record:
             end = min(steps, unit.until)
             reached = {goal: by_trial[name] for goal, by_trial in self._reached.items() if name in by_trial}
             within = {goal: step for goal, step in reached.items() if unit.start < step <= end}
-            found[index] = Outcome(end, diverged, within)
+            best = {goal: by_trial[name] for goal, by_trial in self._best.items() if name in by_trial}
+            found[index] = Outcome(end, diverged, within, best)
         return found
 
     def steps(self, name: str) -> int:

@@ -50,6 +50,10 @@ class Goal:
         """Whether ``value`` is strictly beyond the threshold; NaN never is."""
         return value < self.threshold if self.side == "<" else value > self.threshold
 
+    def better(self, one: float, other: float) -> float:
+        """The one of two values that is nearer to the goal, or farther beyond it."""
+        return min(one, other) if self.side == "<" else max(one, other)
+
     def __str__(self) -> str:
         """The form that ``parse`` reads back to the same goal."""
         return f"{self.metric} {self.side} {self.threshold!r}"

@@ -52,7 +52,10 @@ class Range(Frozen):
         if u in (0.0, 1.0):
             return self.max if u else self.min
         low, high = self.to_scale(self.min), self.to_scale(self.max)
-        x = low + u * (high - low)
+        return self.from_scale(low + u * (high - low))
+
+    def from_scale(self, x: float) -> float:
+        """The inverse of ``to_scale``."""
         match self.scale:
             case "log":
                 return math.exp(x)

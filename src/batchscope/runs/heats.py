@@ -1,0 +1,132 @@
+"""The heats of a batch size: its search, the search of what widening added, the best points with new seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from batchscope.plan.race import Heat, Race
+from batchscope.plan.rungs import Grid
+from batchscope.plan.sampling import further_trials, trials
+from batchscope.plan.widen import UNREACHED_EDGE, further_count, widened
+from batchscope.spec.goal import Goal
+from batchscope.spec.space import Dimension, Range
+from batchscope.spec.study import Study
+from batchscope.spec.trial import Trial
+
+# A point that is run again may take so many times the steps that it took the first time.
+CONFIRM_HORIZON = 3.0
+
+Leader = tuple[int | None, float | None, Trial]
+
+
+class BatchSize:
+    """The heats of one batch size. What follows depends on outcomes alone, so that a run that goes on asks the same."""
+
+    def __init__(self, study: Study, batch_size: int, grid: Grid, pack_size: int) -> None:
+        """Begin with the search of the study's own space."""
+        self._study, self._batch_size, self._grid, self._pack_size = study, batch_size, grid, pack_size
+        self.spaces: list[dict[str, Dimension]] = [dict(study.search.space)]
+        search = study.search
+        wanted = None if search.method == "grid" else search.count
+        first = self._race(Heat(batch_size), trials(search, batch_size, study.seed), wanted)
+        self.races: dict[Heat, Race] = {first.heat: first}
+
+    @property
+    def finished(self) -> bool:
+        """Whether every heat is, and none follows; ask after ``follow``."""
+        return all(race.finished for race in self.races.values())
+
+    def follow(self) -> list[Race]:
+        """The heats that follow from those that are all finished; none where they are not, or nothing is left."""
+        if not self.finished or any(heat.replicate for heat in self.races):
+            return []
+        following = self._widen() or self._confirm()
+        self.races |= {race.heat: race for race in following}
+        return following
+
+    def winner(self, goal: Goal) -> int | None:
+        """The fewest steps to a goal that the search has found so far."""
+        found = (race.winner(goal) for heat, race in self.races.items() if not heat.replicate)
+        return min((steps for steps in found if steps is not None), default=None)
+
+    def _widen(self) -> list[Race]:
+        """The search of what is added by moving out the sides that the best points lie near."""
+        search = self._study.search
+        revision = len(self.spaces)
+        if search.method == "grid" or revision > search.widen.rounds:
+            return []
+        before = after = self.spaces[-1]
+        for goal in self._study.goals:
+            leader = self._leader(goal)
+            if leader is not None:
+                edge = search.widen.edge if leader[0] is not None else max(search.widen.edge, UNREACHED_EDGE)
+                after = _union(after, widened(before, leader[2].hyperparameters, edge))
+        if after == before:
+            return []
+        self.spaces.append(after)
+        count = further_count(before, after, search.count)
+        start = 1 + max(trial.index for race in self.races.values() for trial in race.trials)
+        wider = search.model_copy(update={"space": after})
+        source = further_trials(wider, before, self._batch_size, self._study.seed, revision, start)
+        known = {goal: steps for goal in self._study.goals if (steps := self.winner(goal)) is not None}
+        return [self._race(Heat(self._batch_size, revision), source, count, known)]
+
+    def _confirm(self) -> list[Race]:
+        """The best point of every goal again, once for each new seed."""
+        points: dict[int, tuple[Trial, int]] = {}
+        for goal in self._study.goals:
+            leader = self._leader(goal)
+            if leader is not None and leader[0] is not None:
+                trial = leader[2]
+                points[trial.index] = trial, max(leader[0], points.get(trial.index, (trial, 0))[1])
+        races = []
+        for trial, steps in points.values():
+            grid = Grid(self._grid.ratio, self._grid.first, self._grid.at_least(CONFIRM_HORIZON * steps))
+            for replicate in range(1, self._study.search.confirm.seeds + 1):
+                heat = Heat(self._batch_size, trial.revision, replicate, trial.index)
+                races.append(self._race(heat, iter([replace(trial, replicate=replicate)]), None, grid=grid))
+        return races
+
+    def _leader(self, goal: Goal) -> Leader | None:
+        leaders = [race.leader(goal) for heat, race in self.races.items() if not heat.replicate]
+        found = [leader for leader in leaders if leader is not None]
+        sign = 1 if goal.side == "<" else -1
+
+        def rank(leader: Leader) -> tuple[float, float, int]:
+            steps, value, trial = leader
+            return (float("inf") if steps is None else steps, sign * (value or 0.0), trial.index)
+
+        return min(found, key=rank, default=None)
+
+    def _race(
+        self,
+        heat: Heat,
+        source: Iterator[Trial],
+        wanted: int | None,
+        known: dict[Goal, int] | None = None,
+        grid: Grid | None = None,
+    ) -> Race:
+        study = self._study
+        return Race(
+            source,
+            heat=heat,
+            wanted=wanted,
+            pack_size=self._pack_size,
+            grid=grid or self._grid,
+            goals=study.goals,
+            policy="race" if heat.replicate else study.policy,
+            margin=study.margin,
+            known=known,
+        )
+
+
+def _union(one: dict[str, Dimension], other: dict[str, Dimension]) -> dict[str, Dimension]:
+    """The smallest space that holds both."""
+    joined = dict(one)
+    for name, dimension in other.items():
+        before = one[name]
+        if isinstance(before, Range) and isinstance(dimension, Range):
+            ends = {"min": min(before.min, dimension.min), "max": max(before.max, dimension.max)}
+            joined[name] = before.model_copy(update=ends)
+    return joined
