@@ -1,8 +1,8 @@
 """Question: does a step of a layer-wise rule cost at most 1.3 times one of ``torch.optim.SGD(foreach=True)``?
 
 Parameters are those of ResNet-18 (62 tensors, 11,689,512 numbers, float32), with fixed gradients; momentum 0.9 and
-weight decay 5e-4 wherever a rule has them. Every round steps each optimizer once, in turn, so that what else the
-machine does falls on all alike; the table gives medians over rounds, and ratios of these medians.
+weight decay 5e-4 wherever a rule has them. Every round steps each optimizer once, in an order that is drawn anew, so
+that what else the machine does falls on all alike; the table gives medians over rounds, and ratios of these medians.
 
 On Linux the C library's allocator gives large freed blocks back to the kernel and must fault them in again, which
 costs whatever allocates temporaries of the size of a model, as foreach on a CPU does, and nothing else. It is
@@ -11,7 +11,10 @@ therefore measured twice: with the allocator as it is, and with one that keeps i
 "Passes" is how many times arrays of the size of the model must go between memory and processor (a read or a write
 each), were caches to help nothing beyond a block: what binds once calls are cheap.
 
-    python benchmarks/optimizer_step.py [--rounds 41] [--threads 1] [--device cpu]
+    python benchmarks/optimizer_step.py [--rounds 41] [--threads 1] [--clock wall|cpu] [--device cpu|cuda]
+
+On a machine that does other work too, one thread and the processor's clock are fair: they do not count the waiting.
+The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import datetime
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -35,6 +39,7 @@ from torch.optim import Optimizer
 from batchscope import __version__, optim
 
 BASELINE = "torch SGD foreach"
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 LAYER_WISE = ("LARS", "LAMB", "PercentDelta", "MCLR", "MCLR literal")
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 DECAY: dict[str, Any] = {"lr": 1e-4, "weight_decay": 5e-4}
@@ -86,32 +91,39 @@ def parameters(device: str) -> list[Tensor]:
     return made
 
 
-def measure(rounds: int, device: str) -> dict[str, float]:
+def measure(rounds: int, device: str, clock: Callable[[], float]) -> dict[str, float]:
     """The median milliseconds of a step of each optimizer."""
-    steps = {name: make(parameters(device)).step for name, (_, make) in OPTIMIZERS.items()}
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    optimizers = {name: make(parameters(device)) for name, (_, make) in OPTIMIZERS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in optimizers}
+    order = list(optimizers)
     for turn in range(rounds + 3):
-        for name, step in steps.items():
-            wait()
-            start = time.perf_counter()
-            step()
-            wait()
+        random.Random(turn).shuffle(order)
+        for name in order:
+            wait(device)
+            start = clock()
+            optimizers[name].step()
+            wait(device)
             if turn >= 3:  # state is made in the first, and the allocator finds its way in the next
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only-measure", action="store_true", help="print medians as JSON, as run here")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.only_measure:
-        print(json.dumps(measure(options.rounds, options.device)))
+        print(json.dumps(measure(options.rounds, options.device, CLOCKS[options.clock])))
         return
 
     runs = {}
@@ -126,7 +138,9 @@ def main() -> None:
     )
     versions = f"batchscope {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     today = datetime.date.today().isoformat()
-    print(f"{versions}; {machine}, {options.threads} threads; n = {options.rounds} rounds; {today}")
+    print(
+        f"{versions}; {machine}, {options.threads} threads, {options.clock} clock; n = {options.rounds} rounds; {today}"
+    )
     print(f"ResNet-18: {len(resnet18_shapes())} tensors, {elements:,} numbers, {4e-6 * elements:.1f} MB\n")
     print(f"{'':34}{'passes':>7}" + "".join(f"{f'allocator {name}':>28}" for name in runs))
     print(f"{'':41}" + f"{'ms':>12}{'ratio':>8}{'GB/s':>8}" * len(runs))
@@ -146,6 +160,7 @@ def main() -> None:
                 "benchmark": "optimizer_step",
                 "rounds": options.rounds,
                 "threads": options.threads,
+                "clock": options.clock,
                 "device": options.device,
                 "milliseconds": {a: {k: round(v, 3) for k, v in run.items()} for a, run in runs.items()},
                 "ratio_to_sgd_foreach": ratios,

@@ -120,5 +120,5 @@ def _bracketed(values: Values, rank: int, *, absolute: bool) -> tuple[Values, in
         outside = np.less(part, low, out=under[: part.size])
         below += int(np.count_nonzero(outside))
         outside |= np.greater(part, high, out=over[: part.size])
-        near.append(part[np.logical_not(outside, out=outside)])
+        near.append(part.take(np.flatnonzero(np.logical_not(outside, out=outside))))
     return np.concatenate(near), below
