@@ -83,8 +83,13 @@ def print_curve(to: Console, curve: Curve) -> None:
         ("maximum useful batch size", regimes.maximum_useful_batch_size),
     ):
         to.print(f"  {title:<26}{interval(found)}")
+    for row in curve.table.iter_rows(named=True):
+        for remark in (row.get("reason"), row.get("verdict")):
+            if remark and row["steps"] is not None:
+                to.print(f"  batch size {row['batch_size']}: {printable(remark)}")
     for note in dict.fromkeys((*curve.notes, *regimes.notes)):
-        to.print(f"  note: {printable(note)}")
+        if not note.endswith((": see reason", ": see verdict")):  # said above, at the point itself
+            to.print(f"  note: {printable(note)}")
 
 
 def print_warnings(run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from batchscope.engine.pack import State, slots_of
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_step
 from batchscope.engine.training import Cell, Settings, batch_loss
+from batchscope.optim.hutchinson import hessian_diagonal_of_graph
 from batchscope.tensors import with_prefix
 
 
@@ -63,7 +64,8 @@ class Loop(Program):
             )
             diagonal: dict[str, Tensor] = {}
             if curved:
-                diagonal = hessian_diagonal_along(gradients, named, cell.probes(step, named))
+                found = hessian_diagonal_of_graph(gradients, list(named.values()), _by_probe(cell.probes(step, named)))
+                diagonal = dict(zip(named, found, strict=True))
             with torch.no_grad():
                 now, count = {**hyper, "learning_rate": rate}, clock[0].to(rate.dtype)
                 for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
@@ -94,24 +96,6 @@ def _each(state: State) -> Iterator[State]:
         yield {name: value[k] for name, value in state.items()}
 
 
-def hessian_diagonal_along(
-    gradients: Sequence[Tensor], named: Mapping[str, Tensor], probes: Mapping[str, Tensor]
-) -> State:
-    """Hutchinson's estimate of the Hessian's diagonal from gradients that still have their graph."""
-    parameters = list(named.values())
-    curved = [k for k, gradient in enumerate(gradients) if gradient.requires_grad]
-    count = next(iter(probes.values())).shape[0]
-    diagonal = {name: torch.zeros_like(value) for name, value in named.items()}
-    for probe in range(count if curved else 0):
-        z = [probes[name][probe] for name in named]
-        products = torch.autograd.grad(
-            [gradients[k] for k in curved],
-            parameters,
-            [z[k] for k in curved],
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        for name, sign, product in zip(named, z, products, strict=True):
-            diagonal[name] = diagonal[name] + sign * product / count
-    return diagonal
+def _by_probe(probes: State) -> list[list[Tensor]]:
+    """From every parameter's signs, stacked, to every probe's."""
+    return [list(signs) for signs in zip(*(stacked.unbind() for stacked in probes.values()), strict=True)]

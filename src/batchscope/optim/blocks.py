@@ -52,8 +52,8 @@ def update_in_place(rule: Rule, columns: Columns, step: int, hyper: Hyper, *, la
         leaves = _leaves("direction", "rate", *rule.slots)
         slots = {name: leaves[name] for name in rule.slots}
         move = _move(rule, leaves["direction"], slots, leaves["rate"], step, hyper)
-        memory = columns[rule.slots[0]][0].new_empty(0)
         largest = max(layer.numel() for layer in columns["parameter"])
+        memory = columns[rule.slots[0]][0].new_empty(largest)  # one piece for all, so that it stays in cache
         for layers in joined(columns, largest):
             layers["direction"] = _scratch(layers[rule.slots[0]], memory)
             _run(turn, cut(layers))
@@ -135,10 +135,7 @@ def _rates(layer: LayerRate, parameters: list[Tensor], along: list[Tensor], hype
 
 
 def _scratch(like: list[Tensor], memory: Tensor) -> list[Tensor]:
-    """Tensors of the same layouts, all in one piece of memory that grows where it is too small."""
-    total = sum(tensor.numel() for tensor in like)
-    if memory.numel() < total:
-        memory.resize_(total)
+    """Tensors of the same layouts, in that memory."""
     places, start = [], 0
     for tensor in like:
         dense = _flat((tensor,)) is not None

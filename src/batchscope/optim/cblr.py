@@ -9,7 +9,7 @@ from torch import Tensor
 
 from batchscope.errors import StudyError
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.hutchinson import hessian_diagonal_of_graph
+from batchscope.optim.hutchinson import hessian_diagonal_of_graph, signs
 from batchscope.optim.momentum import heavy_ball
 from batchscope.optim.radius import GUARDS, radius
 from batchscope.optim.rule import Hyper, Rule, Scalar, Slots, clamp
@@ -111,7 +111,8 @@ class CBLR(RuleOptimizer):
         identity = (options["seed"], "hutchinson", options["backward_calls"])
         options["backward_calls"] += 1
         generators = {p.device: torch_generator(*identity, device=p.device) for p in used}
-        diagonals = hessian_diagonal_of_graph(list(used.values()), list(used), options["probes"], generators)
+        probes = [[signs(p, generators[p.device]) for p in used] for _ in range(options["probes"])]
+        diagonals = hessian_diagonal_of_graph(list(used.values()), list(used), probes)
         with torch.no_grad():
             for (parameter, gradient), diagonal in zip(used.items(), diagonals, strict=True):
                 state = self.state[parameter]

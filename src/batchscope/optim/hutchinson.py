@@ -46,16 +46,18 @@ def gradient_and_hessian_diagonal(
 
 
 def hessian_diagonal_of_graph(
-    gradients: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    probes: int,
-    generators: Mapping[torch.device, torch.Generator],
+    gradients: Sequence[Tensor], parameters: Sequence[Tensor], probes: Sequence[Sequence[Tensor]]
 ) -> list[Tensor]:
-    """The same from gradients that were computed with ``create_graph=True``; each tensor as its parameter."""
+    """The same from gradients that were computed with ``create_graph=True``; each tensor as its parameter.
+
+    Args:
+        gradients: One for each parameter.
+        parameters: Where they were computed.
+        probes: For each probe a tensor of signs for each parameter.
+    """
     diagonal = [torch.zeros_like(parameter) for parameter in parameters]
     curved = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
-    for _ in range(probes if curved else 0):
-        z = [signs(parameter, generators[parameter.device]) for parameter in parameters]
+    for z in probes if curved else ():
         products = torch.autograd.grad(
             [gradients[index] for index in curved],
             parameters,
@@ -65,5 +67,5 @@ def hessian_diagonal_of_graph(
             materialize_grads=True,
         )
         for total, sign, product in zip(diagonal, z, products, strict=True):
-            total.addcmul_(sign, product, value=1 / probes)
+            total.addcmul_(sign, product, value=1 / len(probes))
     return diagonal

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +22,7 @@ from batchscope.optim.rule import accumulation_dtype
 
 Values = NDArray[np.floating]
 
-_PART = 2**16  # elements of a pass that stay in cache; fewer than that are not worth a sample
+_PART = 2**16  # elements that a pass works on at a time, so that they stay in cache
 _STRIDE = 31  # prime, so that it does not go in step with the axes of a weight
 
 
@@ -67,8 +66,15 @@ def _sums(values: list[Tensor]) -> Sequence[Tensor]:
 def median(values: Tensor | Layers, *, absolute: bool) -> Tensor:
     """The lower median of a layer (an element of it, as ``torch.median``), or of its absolute values."""
     if isinstance(values, Layers):
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # what takes the time here holds no lock
-            return _each(pool.map(partial(_median, absolute=absolute), values))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # what takes long in _median holds no lock
+            alone = torch.get_num_threads() == 1
+            found = [
+                _median(layer, absolute=absolute)
+                if alone or layer.numel() < _PART
+                else pool.submit(_median, layer, absolute=absolute)
+                for layer in values
+            ]
+            return _each(value if isinstance(value, Tensor) else value.result() for value in found)
     flat = values.flatten()
     return (flat.abs() if absolute else flat).median(dim=0).values
 
@@ -93,7 +99,7 @@ def select(values: Values, rank: int, *, absolute: bool) -> float:
     bracket, and only that is partitioned (Floyd and Rivest 1975, with one round). A bracket that misses costs
     a partition of everything; the result is exact either way.
     """
-    candidates, below = (_bracketed if values.size > _PART else _all)(values, rank, absolute=absolute)
+    candidates, below = (_bracketed if values.size > 4 * _PART else _all)(values, rank, absolute=absolute)
     if not 0 <= rank - below < candidates.size:
         candidates, below = _all(values, rank, absolute=absolute)
     found = np.partition(candidates, rank - below)[rank - below]
