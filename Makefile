@@ -19,7 +19,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -q -n 2
 
 slow: $(READY)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

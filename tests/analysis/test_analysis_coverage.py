@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.simulated_studies import SURFACES, Surface, coverage, noisy_quadratic_pool
+from analysis.simulated_studies import SURFACES, Surface, confirmation_coverage, coverage, noisy_quadratic_pool
 
 NAMES = ("steps", "perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size")
 
@@ -43,5 +43,13 @@ def test_coverage_on_response_surfaces(surface: Surface) -> None:
 @pytest.mark.parametrize("momentum", [False, True], ids=["learning rate", "momentum"])
 def test_coverage_on_the_noisy_quadratic(momentum: bool) -> None:
     shares = coverage(noisy_quadratic_pool(32 * 200, np.random.default_rng(0), momentum), 32, 150)
+    for name in NAMES:
+        assert 0.85 - slack(150) <= shares[name] <= 0.95 + slack(150), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharpness", [1.0, 2.0])
+def test_coverage_of_confirmed_curves(sharpness: float) -> None:
+    shares = confirmation_coverage(0.1, sharpness, 150)
     for name in NAMES:
         assert 0.85 - slack(150) <= shares[name] <= 0.95 + slack(150), name

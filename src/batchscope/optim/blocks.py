@@ -91,12 +91,13 @@ def cut(columns: Columns) -> Columns:
 
 def _flat(tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
     """One-dimensional views that go through all tensors in the same order; None if their layouts differ."""
-    strides = tensors[0].stride()
-    order = sorted(range(len(strides)), key=lambda axis: strides[axis], reverse=True)
-    permuted = [tensor.permute(order) if tensor.ndim else tensor for tensor in tensors]
-    if not all(tensor.is_contiguous() for tensor in permuted):
-        return None
-    return [tensor.view(-1) if tensor.ndim else tensor for tensor in permuted]
+    if not all(tensor.is_contiguous() for tensor in tensors):
+        strides = tensors[0].stride()
+        order = sorted(range(len(strides)), key=lambda axis: strides[axis], reverse=True)
+        tensors = tuple(tensor.permute(order) if tensor.ndim else tensor for tensor in tensors)
+        if not all(tensor.is_contiguous() for tensor in tensors):
+            return None
+    return [tensor.view(-1) if tensor.ndim else tensor for tensor in tensors]
 
 
 def _block_size(like: Tensor) -> int:

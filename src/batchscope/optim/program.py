@@ -8,7 +8,7 @@ call each, an intermediate value that nothing else needs is overwritten, and so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,24 +152,25 @@ class Program:
             columns: Tensors by name, in lists of one length. A 0-dim tensor is the scalar of its place. What
                 is not of the accumulation type of the first is converted to it, and rounded when stored.
         """
-        dtype = accumulation_dtype(next(iter(columns.values()))[0].dtype)
-        values: dict[str, Any] = {
-            name: tensors if tensors[0].dtype == dtype else [tensor.to(dtype) for tensor in tensors]
-            for name, tensors in columns.items()
-        }
-        alone = len(next(iter(columns.values()))) == 1
-        if alone:
-            values = {name: tensors[0] for name, tensors in values.items()}
-        for function, arguments, constants, options, target in self._on_one if alone else self._on_many:
-            value = function(*[values[name] for name in arguments], *constants, **options)
+        first = next(iter(columns.values()))
+        dtype, alone = accumulation_dtype(first[0].dtype), len(first) == 1
+        values: dict[str, Any] = {}
+        rounded = []
+        for name, tensors in columns.items():
+            if tensors[0].dtype != dtype:
+                tensors = [tensor.to(dtype) for tensor in tensors]
+                rounded.append(name)
+            values[name] = tensors[0] if alone else tensors
+        for function, arguments, target in self._on_one if alone else self._on_many:
+            value = function(*[values[name] for name in arguments])
             if target:
                 values[target] = value
-        if alone:
-            values = {name: [tensor] for name, tensor in values.items()}
         for name in self._stored:
-            if values[name][0].dtype != columns[name][0].dtype:
-                torch._foreach_copy_(columns[name], values[name])
-        return list(values[self._returned]) if self._returned else []
+            if name in rounded:
+                torch._foreach_copy_(columns[name], [values[name]] if alone else values[name])
+        if not self._returned:
+            return []
+        return [values[self._returned]] if alone else list(values[self._returned])
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,13 @@ class _Call:
     def bound(self, library: Any, pattern: str) -> tuple[Any, ...]:
         """The function in a library, what to call it with, and the name of the value if it makes a new one."""
         function = getattr(library, pattern.format(self))
-        return function, self.arguments, self.constants, self.options, "" if self.in_place else self.target
+        if self.constants or self.options:
+            function = _with(function, self.constants, self.options)
+        return function, self.arguments, "" if self.in_place else self.target
+
+
+def _with(function: Callable[..., Any], constants: tuple[Any, ...], options: Mapping[str, float]) -> Any:
+    return lambda *arguments: function(*arguments, *constants, **options)
 
 
 class _Recorder:

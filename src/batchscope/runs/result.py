@@ -147,7 +147,7 @@ class Run:
         """
         trials, measurements = self._tables()
         space, goals = self._space(), self._goals(())
-        document = summary(trials, measurements, goals, workload=self.workload, space=space)
+        document = summary(trials, measurements, goals, workload=self.workload, space=space, analyses=not live)
         self._store.write_summary(document)
         html = page.render(
             [steps_to_result(trials, measurements, goal, space=space) for goal in goals],
@@ -158,7 +158,7 @@ class Run:
             provenance=self.provenance,
             title=self.workload,
             live=live,
-            sections=sections(trials, measurements, goals[0]),
+            sections=() if live else sections(trials, measurements, goals[0]),
         )
         return self._store.write_report(html)
 
