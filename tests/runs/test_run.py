@@ -132,6 +132,16 @@ def test_more_trials_goals_and_batch_sizes_extend_a_run(tmp_path: Path) -> None:
     assert_same(do(tmp_path / "new", *extended), do(tmp_path / "run", *extended))
 
 
+def test_a_smaller_budget_ends_a_run_with_what_it_has(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        Counting(patch, stop_after=8)
+        with pytest.raises(Interrupted):
+            do(tmp_path / "run", 'goals=["validation/error < 0.01"]')
+    before = do(tmp_path / "run", 'goals=["validation/error < 0.01"]', "budget.steps=10").trials
+    assert set(before["status"]) == {"complete"}
+    assert all(steps > 10 for steps in before["steps"])  # what was measured stays
+
+
 def test_another_algorithm_is_refused_with_the_difference(tmp_path: Path) -> None:
     do(tmp_path / "run", "search.trials=2")
     with pytest.raises(StudyError) as caught:

@@ -22,7 +22,7 @@ from batchscope.optim.rule import accumulation_dtype
 
 Values = NDArray[np.floating]
 
-_PART = 2**16  # elements that a pass works on at a time, so that they stay in cache
+_PART = 2**18  # elements that a pass works on at a time, so that they stay in cache
 _STRIDE = 31  # prime, so that it does not go in step with the axes of a weight
 
 
@@ -70,7 +70,7 @@ def median(values: Tensor | Layers, *, absolute: bool) -> Tensor:
             alone = torch.get_num_threads() == 1
             found = [
                 _median(layer, absolute=absolute)
-                if alone or layer.numel() < _PART
+                if alone or layer.numel() < _PART // 8
                 else pool.submit(_median, layer, absolute=absolute)
                 for layer in values
             ]
@@ -99,7 +99,7 @@ def select(values: Values, rank: int, *, absolute: bool) -> float:
     bracket, and only that is partitioned (Floyd and Rivest 1975, with one round). A bracket that misses costs
     a partition of everything; the result is exact either way.
     """
-    candidates, below = (_bracketed if values.size > 4 * _PART else _all)(values, rank, absolute=absolute)
+    candidates, below = (_bracketed if values.size > _PART else _all)(values, rank, absolute=absolute)
     if not 0 <= rank - below < candidates.size:
         candidates, below = _all(values, rank, absolute=absolute)
     found = np.partition(candidates, rank - below)[rank - below]

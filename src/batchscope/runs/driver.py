@@ -268,11 +268,11 @@ class Driver:
             race = self._race(heat)
             trial = race.trial(index)
             name = trial.id(self._context)
-            steps, status = race.steps(index), race.status(index)
-            if steps >= self._record.steps(name):
-                seconds = self._seconds.get(name, self._record.seconds(name))
-                examples = self._timelines[heat.batch_size].examples(steps)
-                rows.append(trial_row(trial, name, status, steps, examples, seconds))
+            # A study that was changed may ask for fewer steps than the folder has, or pass over them again.
+            steps = max(race.steps(index), self._record.steps(name))
+            seconds = self._seconds.get(name, self._record.seconds(name))
+            examples = self._timelines[heat.batch_size].examples(steps)
+            rows.append(trial_row(trial, name, race.status(index), steps, examples, seconds))
         if rows:
             trials = pl.from_dicts(rows, infer_schema_length=None)
             self._store.commit(trials, pl.concat([NO_LOOKS, *self._looks], how="diagonal"))
