@@ -21,7 +21,7 @@ from batchscope.optim.rule import Hyper, LayerRate, Rule
 # or of one part of a layer.
 Columns = dict[str, list[Tensor]]
 
-_CPU_BLOCK = 65_536  # elements for each thread; torch hands a thread no fewer than 32,768
+_CPU_BLOCK = 131_072  # elements for each thread; torch hands a thread no fewer than 32,768
 _DEVICE_BLOCK = 2**26
 
 

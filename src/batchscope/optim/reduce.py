@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -66,15 +67,7 @@ def _sums(values: list[Tensor]) -> Sequence[Tensor]:
 def median(values: Tensor | Layers, *, absolute: bool) -> Tensor:
     """The lower median of a layer (an element of it, as ``torch.median``), or of its absolute values."""
     if isinstance(values, Layers):
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # what takes long in _median holds no lock
-            alone = torch.get_num_threads() == 1
-            found = [
-                _median(layer, absolute=absolute)
-                if alone or layer.numel() < _PART // 8
-                else pool.submit(_median, layer, absolute=absolute)
-                for layer in values
-            ]
-            return _each(value if isinstance(value, Tensor) else value.result() for value in found)
+        return _each(_medians(values, absolute=absolute))
     flat = values.flatten()
     return (flat.abs() if absolute else flat).median(dim=0).values
 
@@ -82,6 +75,19 @@ def median(values: Tensor | Layers, *, absolute: bool) -> Tensor:
 def _each(layers: Iterable[Tensor]) -> Tensor:
     """One number for each layer, to a rule still one tensor."""
     return cast(Tensor, Layers(layers))
+
+
+def _medians(layers: Layers, *, absolute: bool) -> list[Tensor]:
+    """One for each layer: first the large ones, on threads, for what takes long there holds no lock."""
+    find = partial(_median, absolute=absolute)
+    threads = torch.get_num_threads()
+    order = sorted(range(len(layers)), key=lambda index: layers[index].numel(), reverse=True)
+    large = sum(layer.numel() > _PART // 8 for layer in layers) if threads > 1 else 0
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(find, [layers[index] for index in order[:large]]))
+    found += [find(layers[index]) for index in order[large:]]
+    medians = dict(zip(order, found, strict=True))
+    return [medians[index] for index in range(len(layers))]
 
 
 def _median(values: Tensor, *, absolute: bool) -> Tensor:
