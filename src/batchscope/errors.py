@@ -31,3 +31,7 @@ class ExecutionError(BatchscopeError):
 
 class AnalysisError(BatchscopeError, ValueError):
     """A question that the measurements of a run cannot answer."""
+
+
+class ProbeError(BatchscopeError):
+    """A probe file that cannot be read, or a device on which nothing could be measured."""
