@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchscope.engine.choice import Choice, choose
+from batchscope.engine import choice
+from batchscope.engine.choice import PROGRAMS, Choice, choose
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import Looks, Program, advance, diverged_at
@@ -23,7 +23,7 @@ from batchscope.plan.sampling import first_trials
 from batchscope.spec.study import Engine
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
-from engine.workbench import Plain, cell, classification, error, normalised
+from engine.workbench import Plain, cell, classification, error, images, normalised
 
 STEPS = 40
 LOOKS = Grid(1.2, 1, STEPS).looks()
@@ -46,20 +46,45 @@ def curves(program: Program, size: int, *, count: int = 10) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("program", [Loop, Vmap])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_pack_size_changes_no_bit(program: type[Program], dtype: str) -> None:
-    bench = cell(None, f"engine.dtype={dtype}")
-    whole = curves(program(bench), 10)
+COMPILED = pytest.param("compiled", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("program", ["loop", "vmap", COMPILED])
+@pytest.mark.parametrize(("batch_size", "dtype"), [(1, "float32"), (8, "float32"), (8, "float64")])
+def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> None:
+    bench = cell(None, f"engine.dtype={dtype}", batch_size=batch_size)
+    whole = curves(PROGRAMS[program](bench), 10)
     assert whole.isfinite().all()
     for size in (1, 2, 5):
-        assert torch.equal(curves(program(bench), size), whole)
+        assert torch.equal(curves(PROGRAMS[program](bench), size), whole)
 
 
-@pytest.mark.parametrize("model", [Plain, normalised])
-def test_the_pack_follows_the_plain_loop(model: Callable[[], nn.Module]) -> None:
-    bench = cell(classification(model))
-    torch.testing.assert_close(curves(Vmap(bench), 5), curves(Loop(bench), 1), rtol=1e-9, atol=1e-9)
+def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel() -> None:
+    bench = cell(images(), "engine.dtype=float32")
+    whole = curves(PROGRAMS["channels_last"](bench), 4, count=4)
+    assert torch.equal(curves(PROGRAMS["channels_last"](bench), 1, count=4), whole)
+
+
+OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "lars", "mclr"]
+MACHINE_CODE = [pytest.param("compiled", optimizer, marks=pytest.mark.slow) for optimizer in ("nesterov", "adam")]
+
+
+@pytest.mark.parametrize(("program", "optimizer"), [*[("vmap", optimizer) for optimizer in OPTIMIZERS], *MACHINE_CODE])
+def test_the_pack_follows_the_plain_loop(program: str, optimizer: str) -> None:
+    space = "search.space={learning_rate: {min: 1e-3, max: 1e-2, scale: log}}"
+    # A bias before batch norm has no gradient but rounding, which layer-wise rules would blow up.
+    for model in (Plain,) if optimizer in ("lars", "mclr") else (Plain, normalised):
+        bench = cell(classification(model), f"algorithm.optimizer={optimizer}", space)
+        packed, looped = curves(PROGRAMS[program](bench), 5), curves(Loop(bench), 1)
+        torch.testing.assert_close(packed, looped, rtol=1e-9, atol=1e-9)
+
+
+def test_images_laid_out_pixel_by_pixel_follow_the_plain_loop() -> None:
+    bench = cell(images(), "algorithm.optimizer=adam", "search.space={learning_rate: 1e-3}")
+    laid_out, plain = curves(PROGRAMS["channels_last"](bench), 2, count=2), curves(Loop(bench), 2, count=2)
+    torch.testing.assert_close(laid_out, plain, rtol=1e-9, atol=1e-9)
+    with pytest.raises(WorkloadError, match="no two-dimensional convolution"):
+        PROGRAMS["channels_last"](cell())
 
 
 def test_pack_size_changes_batch_norm_by_rounding_only() -> None:
@@ -100,8 +125,9 @@ def test_the_loop_is_what_a_user_would_write(optimizer: str) -> None:
         torch.testing.assert_close(advanced[0].state[f"{kind}/{name}"][0], value, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("program", [Loop, Vmap])
-def test_a_stop_anywhere_changes_no_bit(program: type[Program]) -> None:
+@pytest.mark.parametrize("name", ["loop", "vmap", COMPILED])
+def test_a_stop_anywhere_changes_no_bit(name: str) -> None:
+    program = PROGRAMS[name]
     bench = cell(None, "engine.dtype=float32")
     trials = trials_of(bench, 4)
     straight = advance(program(bench), Pack.fresh(bench, trials), STEPS, LOOKS)
@@ -114,6 +140,15 @@ def test_a_stop_anywhere_changes_no_bit(program: type[Program]) -> None:
         pack = advanced[0]
     assert straight is not None
     assert all(torch.equal(pack.state[name], value) for name, value in straight[0].state.items())
+
+
+@pytest.mark.parametrize("name", ["loop", "vmap", COMPILED])
+def test_training_leaves_the_state_that_it_was_given_alone(name: str) -> None:
+    bench = cell(classification(normalised))
+    pack = Pack.fresh(bench, trials_of(bench, 3))
+    before = {name: value.clone() for name, value in pack.state.items()}
+    assert advance(PROGRAMS[name](bench), pack, 5, ()) is not None
+    assert all(torch.equal(pack.state[name], value) for name, value in before.items())
 
 
 def test_dropping_a_trial_leaves_the_others_alone() -> None:
@@ -233,17 +268,35 @@ class Branching(nn.Module):
 @pytest.mark.parametrize("model", [Moody, Branching])
 def test_a_module_that_no_graph_can_hold_falls_back_to_the_loop(model: type[nn.Module]) -> None:
     bench = cell(classification(model))
-    choice = choose(bench, trials_of(bench, 8), Engine())
-    assert choice.program == "loop"
-    assert choice.reasons["vmap"]
+    found = choose(bench, trials_of(bench, 8), Engine())
+    assert found.program == "loop"
+    assert found.reasons["vmap"]
 
 
 def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken_as_they_are() -> None:
     bench = cell()
-    choice = choose(bench, trials_of(bench, 10), Engine())
-    assert choice.timings[f"{choice.program}-{choice.pack_size}"] == min(choice.timings.values())
-    assert {"loop-1", "vmap-4", "vmap-8", "vmap-10"} == set(choice.timings)
+    found = choose(bench, trials_of(bench, 10), Engine())
+    assert found.timings[f"{found.program}-{found.pack_size}"] == min(found.timings.values())
+    assert {"loop-1", "vmap-4", "vmap-8", "vmap-10"} == set(found.timings)
+    assert "convolution" in found.reasons["channels_last"] and "must pay" in found.reasons["compiled"]
     assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)) == Choice("vmap", 3)
+
+
+def test_what_the_compiler_cannot_do_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise KeyError("buf24")
+
+    monkeypatch.setattr("torch._inductor.compile", refuse)
+    bench = cell()
+    with pytest.raises(WorkloadError, match="buf24.*write engine.program: vmap"):
+        advance(PROGRAMS["compiled"](bench), Pack.fresh(bench, trials_of(bench, 2)), 1, ())
+
+
+@pytest.mark.slow
+def test_machine_code_is_tried_where_it_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "WORTH_COMPILING_SECONDS", 0.0)
+    found = choose(cell(), trials_of(cell(), 10), Engine())
+    assert any(name.startswith("compiled-") for name in found.timings)
 
 
 def test_a_loss_that_is_already_a_mean_is_refused_with_what_to_write() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -50,6 +51,18 @@ def normalised() -> Plain:
     return Plain(norm=nn.BatchNorm1d)
 
 
+class Convolutional(nn.Module):
+    """A small network on images of 3 x 6 x 6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layers(inputs)
+        return outputs
+
+
 def error(outputs: Tensor, targets: Tensor) -> Tensor:
     """One for a wrong class."""
     return (outputs.argmax(-1) != targets).double()
@@ -68,6 +81,18 @@ def classification(model: Callable[[], nn.Module] = Plain) -> Workload:
         metrics={"error": error},
         name="synthetic",
         version="1",
+    )
+
+
+def images() -> Workload:
+    """Three classes of noisy images, one bright channel each."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (300,), generator=generator)
+    inputs = torch.randn(300, 3, 6, 6, generator=generator) + 0.3 * F.one_hot(labels, 3)[:, :, None, None]
+    return replace(
+        classification(Convolutional),
+        train=(inputs[:200], labels[:200]),
+        validation=(inputs[200:], labels[200:]),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from batchscope.optim import RULES, Rule
+from batchscope.optim.fused import fused_update
 from optim.optim_references import REFERENCES
 
 ALL = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
@@ -314,3 +315,29 @@ def test_biases_and_norms_can_be_excluded(name: str) -> None:
     ours, _ = rule.update(start, gradient, rule.init(start), 1, hyper)
     expected, _ = RULES[name].update(start, gradient, rule.init(start), 1, hyper)
     assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
+def test_one_kernel_for_an_update_equals_the_rule(name: str, dtype: torch.dtype) -> None:
+    rule = RULES[name]
+    update = fused_update(rule, torch.device("cpu"))
+    assert update is not None
+    hyper = {key: VALUES[key] for key in rule.hyperparameters}
+    images = draws(5, 4, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    parameters = [draws(37, 5, seed=1, dtype=dtype), images, draws(3, seed=2, dtype=dtype)]
+    expected, kept = [p.clone() for p in parameters], [rule.init(p) for p in parameters]
+    slots = [[own[slot].clone() for own in kept] for slot in rule.slots]
+    for step in range(1, STEPS + 1):
+        gradients = [draws(*p.shape, seed=10 * step + i, dtype=dtype) for i, p in enumerate(parameters)]
+        update(parameters, gradients, slots, step, hyper)
+        for i, gradient in enumerate(gradients):
+            expected[i], kept[i] = rule.update(expected[i], gradient, kept[i], step, hyper)
+    near = 1e-13 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(parameters, expected, rtol=near, atol=near)
+    torch.testing.assert_close(slots, [[own[slot] for own in kept] for slot in rule.slots], rtol=near, atol=near)
+
+
+def test_rules_that_torch_has_no_kernel_for_say_so() -> None:
+    assert fused_update(RULES["lars"], torch.device("cpu")) is None
+    assert fused_update(RULES["sgd"], torch.device("cuda")) is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
@@ -15,14 +16,32 @@ from batchscope.engine.vmap import Vmap
 from batchscope.spec.study import Engine
 from batchscope.spec.trial import Trial
 
-PROGRAMS: dict[str, type[Program]] = {program.name: program for program in (Loop, Vmap)}
+PROGRAMS: dict[str, Callable[[Cell], Program]] = {
+    "loop": Loop,
+    "channels_last": partial(Loop, channels_last=True),
+    "vmap": Vmap,
+    "compiled": partial(Vmap, compiled=True),
+}
+"""Name to program: the plain loop, the same with images pixel by pixel, a pack, a pack as machine code."""
+
+ONE_BY_ONE = ("loop", "channels_last")
 PACK_SIZES = (4, 8, 16, 32)
+COMPILED_PACK = 8
 
 # A candidate is timed over stretches of steps, for about so long; the quickest stretch counts, because whatever else
 # the machine does can only make one slower.
 TIMED_SECONDS = 0.2
 TIMED_STRETCHES = 8
-STRETCH_STEPS = 3
+STRETCH_STEPS = 8
+
+# A larger pack is not tried where a smaller one was this much slower than the best, or one step of it took so long.
+HOPELESS = 1.5
+LONGEST_STEP_SECONDS = 1.0
+
+# Machine code takes seconds to make, in every worker and for every size of pack. A race ends after a twentieth of the
+# budget or so, and the compiler must have earned its time well before.
+USUAL_SHARE = 0.05
+WORTH_COMPILING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -56,50 +75,75 @@ def choose(cell: Cell, trials: Sequence[Trial], engine: Engine) -> Choice:
         engine: What the study pins.
     """
     candidates = _candidates(engine, len(trials))
-    if len(candidates) == 1 and engine.program != "auto":
-        return Choice(*candidates[0])
+    (name, sizes), *others = candidates.items()
+    if not others and len(sizes) == 1 and engine.program != "auto":
+        return Choice(name, sizes[0])
     timings: dict[str, float] = {}
     reasons: dict[str, str] = {}
-    for name, size in candidates:
-        if name in reasons:
-            continue
-        try:
-            timings[f"{name}-{size}"] = milliseconds_per_step(PROGRAMS[name](cell), trials[:size])
-        except Exception as error:  # whatever a user's module does under a transform is a reason, not a failure
-            if name == Loop.name:
-                raise
-            reasons[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-    fastest = min(timings, key=timings.__getitem__)
-    program, _, pack_size = fastest.rpartition("-")
-    return Choice(program, int(pack_size), timings, reasons)
-
-
-def _candidates(engine: Engine, limit: int) -> list[tuple[str, int]]:
-    names = [Loop.name, Vmap.name] if engine.program == "auto" else [engine.program]
-    candidates: list[tuple[str, int]] = []
-    for name in names:
-        if engine.pack_size != "auto":
-            sizes = {engine.pack_size}
-        elif name == Loop.name:
-            sizes = {1}
+    for name, sizes in candidates.items():
+        for size in sizes:
+            best = min(timings.values(), default=0.0)
+            if size * best / 1000 > LONGEST_STEP_SECONDS:
+                break
+            found = _time(cell, trials[:size], name, timings, reasons)
+            if found > HOPELESS * best > 0:
+                break
+    if engine.program == "auto":
+        _, size = _fastest(timings)
+        work = USUAL_SHARE * cell.loaded.study.search.count * cell.timeline.last * min(timings.values()) / 1000
+        if work < WORTH_COMPILING_SECONDS:
+            reasons["compiled"] = f"not tried: about {work:.0f} s of work, and compiling must pay"
         else:
-            sizes = {size for size in PACK_SIZES if size < limit} | {min(limit, PACK_SIZES[-1])}
-        candidates += [(name, size) for size in sorted(sizes)]
-    return candidates
+            _time(cell, trials[:size], "compiled", timings, reasons)
+    return Choice(*_fastest(timings), timings, reasons)
+
+
+def _fastest(timings: Mapping[str, float]) -> tuple[str, int]:
+    program, _, pack_size = min(timings, key=timings.__getitem__).rpartition("-")
+    return program, int(pack_size)
+
+
+def _time(cell: Cell, trials: Sequence[Trial], name: str, timings: dict[str, float], reasons: dict[str, str]) -> float:
+    """Time a candidate, or note why it cannot run; infinite then."""
+    try:
+        found = milliseconds_per_step(PROGRAMS[name](cell), trials)
+    except Exception as error:  # whatever a user's module does under a transform is a reason, not a failure
+        if name == "loop":
+            raise
+        reasons[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        return math.inf
+    timings[f"{name}-{len(trials)}"] = found
+    return found
+
+
+def _candidates(engine: Engine, limit: int) -> dict[str, list[int]]:
+    """Program to pack sizes, ascending."""
+    names = [*ONE_BY_ONE, "vmap"] if engine.program == "auto" else [engine.program]
+    if engine.pack_size != "auto":
+        return {name: [engine.pack_size] for name in names}
+    packs = sorted({size for size in PACK_SIZES if size < limit} | {min(limit, PACK_SIZES[-1])})
+    sizes = {"vmap": packs, "compiled": [min(limit, COMPILED_PACK)]}
+    return {name: sizes.get(name, [1]) for name in names}
 
 
 def milliseconds_per_step(program: Program, trials: Sequence[Trial]) -> float:
     """For one step of one trial, after a first step that traces and warms up."""
     pack = Pack.fresh(program.cell, trials)
-    warm = advance(program, pack, 1, (1,))
-    assert warm is not None
-    pack, spent, quickest = warm[0], 0.0, math.inf
+    pack, spent = _timed(program, pack, 1)  # traces, compiles, warms up
+    pack, spent = _timed(program, pack, 1)
+    steps = min(STRETCH_STEPS, max(1, round(TIMED_SECONDS / 4 / spent)))
+    quickest, total = spent if steps == 1 else math.inf, spent
     for _ in range(TIMED_STRETCHES):
-        started = time.perf_counter()
-        advanced = advance(program, pack, pack.step + STRETCH_STEPS, ())
-        seconds = time.perf_counter() - started
-        assert advanced is not None
-        pack, spent, quickest = advanced[0], spent + seconds, min(quickest, seconds)
-        if spent > TIMED_SECONDS:
+        if total > TIMED_SECONDS:
             break
-    return 1000 * quickest / (STRETCH_STEPS * len(trials))
+        pack, seconds = _timed(program, pack, steps)
+        quickest, total = min(quickest, seconds / steps), total + seconds
+    return 1000 * quickest / len(trials)
+
+
+def _timed(program: Program, pack: Pack, steps: int) -> tuple[Pack, float]:
+    """A pack some steps on, and the seconds that took."""
+    started = time.perf_counter()
+    advanced = advance(program, pack, pack.step + steps, ())
+    assert advanced is not None
+    return advanced[0], time.perf_counter() - started

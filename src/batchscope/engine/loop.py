@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +13,35 @@ from batchscope.engine.pack import State, slots_of
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_step
 from batchscope.engine.training import Cell, Settings, batch_loss
+from batchscope.errors import WorkloadError
+from batchscope.optim.fused import fused_update
 from batchscope.optim.hutchinson import hessian_diagonal_of_graph
-from batchscope.tensors import with_prefix
+from batchscope.tensors import Tree, map_tree, with_prefix
 
 
 class Loop(Program):
     """One trial at a time, as a user would write it."""
 
-    name = "loop"
+    def __init__(self, cell: Cell, *, channels_last: bool = False) -> None:
+        """Build the module that every trial's state is loaded into.
 
-    def __init__(self, cell: Cell) -> None:
-        """Build the module that every trial's state is loaded into."""
+        Args:
+            cell: What is trained.
+            channels_last: Whether images and the weights of their convolutions lie in memory pixel by pixel, which
+                some convolutions are faster with.
+
+        Raises:
+            WorkloadError: If the layout would change nothing.
+        """
         super().__init__(cell)
         self._module = cell.loaded.module()
+        self._channels_last = channels_last
+        if channels_last and not any(parameter.ndim == 4 for parameter in self._module.parameters()):
+            raise WorkloadError("the model has no two-dimensional convolution, whose layout could be changed")
+        if channels_last:
+            self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        dense = all(_is_dense(parameter) for parameter in self._module.parameters())
+        self._update = fused_update(cell.rule, cell.loaded.device) if dense else None
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance the trials one after the other."""
@@ -44,20 +61,24 @@ class Loop(Program):
             self._load(own)
             self._module.eval()
             with torch.no_grad():
-                rows.append(means_of(self.cell, self._module, validation_chunks(self.cell)))
+                rows.append(means_of(self.cell, self._forward, validation_chunks(self.cell)))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _train_one(self, state: State, hyper: State, rates: Tensor, start: int) -> tuple[State, Tensor]:
-        module, rule, cell = self._load(state).train(), self.cell.rule, self.cell
-        named = dict(module.named_parameters())
-        slots = slots_of(state, rule.slots)
+        rule, cell = self.cell.rule, self.cell
+        named = dict(self._load(state).train().named_parameters())
+        slots = {
+            name: {slot: torch.empty_like(named[name], dtype=value.dtype).copy_(value) for slot, value in own.items()}
+            for name, own in slots_of(state, rule.slots).items()
+        }
+        numbers = {name: float(hyper[name]) for name in rule.hyperparameters}
         total = torch.zeros((), dtype=torch.float64, device=rates.device)
         for i, rate in enumerate(rates):
             step = start + i
             clock = torch.tensor([step + 1, cell.timeline.epoch(step)], dtype=torch.float64, device=rates.device)
             inputs, targets = cell.batch(step)
             seed_step(cell, step)
-            loss = batch_loss(cell, module(inputs), targets, hyper, clock[1])
+            loss = batch_loss(cell, self._forward(inputs), targets, hyper, clock[1])
             curved = rule.needs_hessian_diagonal
             gradients = torch.autograd.grad(
                 loss, list(named.values()), create_graph=curved, allow_unused=True, materialize_grads=True
@@ -67,13 +88,21 @@ class Loop(Program):
                 found = hessian_diagonal_of_graph(gradients, list(named.values()), _by_probe(cell.probes(step, named)))
                 diagonal = dict(zip(named, found, strict=True))
             with torch.no_grad():
-                now, count = {**hyper, "learning_rate": rate}, clock[0].to(rate.dtype)
+                total += loss.detach()
+                if self._update is not None:
+                    kept = [[slots[name][slot] for name in named] for slot in rule.slots]
+                    now = {**numbers, "learning_rate": float(rate)}
+                    self._update(list(named.values()), gradients, kept, step + 1, now)
+                    continue
+                changing, count = {**hyper, "learning_rate": rate}, clock[0].to(rate.dtype)
                 for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
                     curvature = (diagonal[name],) if curved else ()
-                    moved, slots[name] = rule.update(parameter, gradient, slots[name], count, now, *curvature)
+                    moved, slots[name] = rule.update(parameter, gradient, slots[name], count, changing, *curvature)
                     parameter.copy_(moved)
-                total += loss.detach()
         return self._read(slots), total
+
+    def _forward(self, inputs: Tree) -> Any:
+        return self._module(map_tree(_channels_last, inputs) if self._channels_last else inputs)
 
     def _load(self, state: State) -> nn.Module:
         with torch.no_grad():
@@ -84,10 +113,11 @@ class Loop(Program):
         return self._module
 
     def _read(self, slots: dict[str, dict[str, Tensor]]) -> State:
-        state = {name: value.detach().clone() for name, value in self._module.named_parameters()}
-        buffers = {name: value.clone() for name, value in self._module.named_buffers()}
+        state = {name: value.detach() for name, value in self._module.named_parameters()}
+        buffers = dict(self._module.named_buffers())
         kept = {f"slot/{slot}/{name}": value for name, own in slots.items() for slot, value in own.items()}
-        return {**with_prefix("parameter", state), **kept, **with_prefix("buffer", buffers)}
+        read = {**with_prefix("parameter", state), **kept, **with_prefix("buffer", buffers)}
+        return {name: value.clone(memory_format=torch.contiguous_format) for name, value in read.items()}
 
 
 def _each(state: State) -> Iterator[State]:
@@ -99,3 +129,11 @@ def _each(state: State) -> Iterator[State]:
 def _by_probe(probes: State) -> list[list[Tensor]]:
     """From every parameter's signs, stacked, to every probe's."""
     return [list(signs) for signs in zip(*(stacked.unbind() for stacked in probes.values()), strict=True)]
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
+
+
+def _is_dense(values: Tensor) -> bool:
+    return values.is_contiguous() or (values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last))

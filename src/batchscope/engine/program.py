@@ -40,8 +40,6 @@ class Program(ABC):
     A program may cache whatever it compiled or traced; what it computes depends on its arguments only.
     """
 
-    name: str
-
     def __init__(self, cell: Cell) -> None:
         """Prepare for a cell; nothing is computed yet."""
         self.cell = cell

@@ -6,38 +6,42 @@ graph of tensor operations. Running that graph gives the same bits as running vm
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
-from torch.fx import Graph as FxGraph
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from batchscope.engine.evaluate import is_average, per_example, validation_chunks
+from batchscope.engine.graphs import Graph, compiled_in_place, traced
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_step
 from batchscope.engine.training import Cell, Settings, batch_loss
 from batchscope.errors import WorkloadError
+from batchscope.optim.fused import FusedUpdate, fused_update
 from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
 from batchscope.tensors import Tree, leaves, under_prefix
 
-Graph = Callable[..., Any]
+Objective = Callable[[State], tuple[Tensor, tuple[Tensor, State]]]
 
 # How many times as large as needed a pack may be before a graph of its own size is worth making.
 SPARE = 1.5
+SPARE_COMPILED = 4.0
+
+# The compiler has ways of its own for one trial, which round otherwise than those for several.
+SMALLEST_COMPILED = 2
 
 
 class Vmap(Program):
-    """All trials of a pack at once."""
+    """All trials of a pack at once.
 
-    name = "vmap"
+    Where torch has one kernel for the rule's update, the graph ends with the gradients and each trial's numbers are
+    updated in place; else the update is part of the graph. Compiled, the whole step is one piece of machine code.
+    """
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, *, compiled: bool = False) -> None:
         """Build the module whose structure is called with stacked values.
 
         Raises:
@@ -48,14 +52,19 @@ class Vmap(Program):
             if not is_average(metric):
                 raise WorkloadError(f"the metric {name} is no average over examples, which a pack needs")
         self._module = cell.loaded.module()
+        self._compiled = compiled
+        self._update = None if compiled else fused_update(cell.rule, cell.loaded.device)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self._sizes: set[int] = set()
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance all trials at once, step by step."""
-        cell, rule = self.cell, self.cell.rule
+        cell, rule, update = self.cell, self.cell.rule, self._update
         count, fill = self._fill(state)
-        state, rates = fill(state), fill({"": settings.learning_rates(start, until).T})[""].T
+        state, rates = fill(state), fill({"": settings.learning_rates(start, until).T})[""].T.contiguous()
+        if self._compiled or update:
+            # What follows happens in place, in memory that no one else has.
+            state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         settled = fill(settings.hyper)
         steps = range(start, until)
         clock = [[step + 1, cell.timeline.epoch(step)] for step in steps]
@@ -63,17 +72,27 @@ class Vmap(Program):
         parameters, buffers = under_prefix("parameter", state), under_prefix("buffer", state)
         one = {name: value[0] for name, value in parameters.items()}
         slots = slots_of(state, rule.slots)
+        members = Members(update, parameters, slots, settings, rates[:, :count]) if update else None
         total = torch.zeros(rates.shape[1], dtype=torch.float64, device=rates.device)
         self._module.train()
         with torch.no_grad():
             for i, step in enumerate(steps):
                 inputs, targets = cell.batch(step)
                 hyper = {**settled, "learning_rate": rates[i]}
-                probes = cell.probes(step, one)
-                arguments = (parameters, buffers, slots, hyper, clocks[i], inputs, targets, probes)
-                graph = self._graph("train", self._step, (0, 0, 0, 0, None, None, None, None), arguments)
-                seed_step(cell, step)
-                parameters, buffers, slots, loss = graph(*arguments)
+                if members:
+                    differentiated = (parameters, buffers, hyper, clocks[i], inputs, targets)
+                    graph = self._graph("gradients", self._gradients, (0, 0, 0, None, None, None), differentiated)
+                    seed_step(cell, step)
+                    gradients, buffers, loss = graph(*differentiated)
+                    members.update(i, step + 1, gradients)
+                else:
+                    arguments = (parameters, buffers, slots, hyper, clocks[i], inputs, targets, cell.probes(step, one))
+                    graph = self._graph("train", self._step, (0, 0, 0, 0, None, None, None, None), arguments)
+                    seed_step(cell, step)
+                    if self._compiled:
+                        (loss,) = graph(*arguments)
+                    else:
+                        parameters, buffers, slots, loss = graph(*arguments)
                 total += loss
         flat = {f"parameter/{name}": value for name, value in parameters.items()}
         flat |= {f"slot/{slot}/{name}": value for name, own in slots.items() for slot, value in own.items()}
@@ -103,12 +122,34 @@ class Vmap(Program):
         Packs shrink as trials end. A graph is made for one size, and making one takes as long as many steps.
         """
         count = next(iter(state.values())).shape[0]
-        size = min((size for size in self._sizes if count <= size <= SPARE * count), default=count)
+        least, spare = (SMALLEST_COMPILED, SPARE_COMPILED) if self._compiled else (1, SPARE)
+        known = (size for size in self._sizes if count <= size <= spare * count)
+        size = min(known, default=max(count, least))
         self._sizes.add(size)
         if size == count:
             return count, lambda values: values
         where = torch.arange(size, device=self.cell.loaded.device).clamp_max(count - 1)
         return count, lambda values: {name: value.index_select(0, where) for name, value in values.items()}
+
+    def _loss(self, buffers: State, hyper: State, clock: Tensor, inputs: Tree, targets: Tree) -> Objective:
+        """The loss of one trial as a function of its parameters, with the loss and the new buffers beside it."""
+
+        def objective(parameters: State) -> tuple[Tensor, tuple[Tensor, State]]:
+            # Buffers that the module changes in place must belong to the transform that differentiates.
+            changed = {name: value.clone() for name, value in buffers.items()}
+            outputs = functional_call(self._module, (parameters, changed), (inputs,))
+            loss = batch_loss(self.cell, outputs, targets, hyper, clock[1])
+            return loss, (loss, changed)
+
+        return objective
+
+    def _gradients(
+        self, parameters: State, buffers: State, hyper: State, clock: Tensor, inputs: Tree, targets: Tree
+    ) -> tuple[State, State, Tensor]:
+        """Gradients, new buffers and loss of one trial."""
+        objective = self._loss(buffers, hyper, clock, inputs, targets)
+        gradients, (loss, buffers) = grad(objective, has_aux=True)(parameters)
+        return gradients, buffers, loss
 
     def _step(
         self,
@@ -123,15 +164,7 @@ class Vmap(Program):
     ) -> tuple[State, State, dict[str, State], Tensor]:
         """One step of one trial."""
         rule = self.cell.rule
-
-        def objective(parameters: State) -> tuple[Tensor, tuple[Tensor, State]]:
-            # Buffers that the module changes in place must belong to the transform that differentiates.
-            changed = {name: value.clone() for name, value in buffers.items()}
-            outputs = functional_call(self._module, (parameters, changed), (inputs,))
-            loss = batch_loss(self.cell, outputs, targets, hyper, clock[1])
-            return loss, (loss, changed)
-
-        differentiate = grad(objective, has_aux=True)
+        differentiate = grad(self._loss(buffers, hyper, clock, inputs, targets), has_aux=True)
         diagonal: State = {}
         if rule.needs_hessian_diagonal:
             gradients, diagonal, (loss, buffers) = gradient_and_hessian_diagonal(differentiate, parameters, probes)
@@ -153,46 +186,35 @@ class Vmap(Program):
         """The traced form of a vmapped function for arguments of these shapes."""
         shapes = tuple(tuple(tensor.shape) for tensor in leaves(arguments))
         if (kind, shapes) not in self._graphs:
-            batched = vmap(function, in_dims=in_dims, randomness="same")
-            self._graphs[kind, shapes] = _traced(batched, arguments)
+            graph = traced(vmap(function, in_dims=in_dims, randomness="same"), arguments)
+            in_place = self._compiled and kind == "train"
+            self._graphs[kind, shapes] = compiled_in_place(graph, arguments, (0, 1, 2)) if in_place else graph
         return self._graphs[kind, shapes]
 
 
-def _traced(function: Graph, arguments: tuple[Any, ...]) -> Graph:
-    """The flat graph of a function's tensor operations.
+class Members:
+    """The trials of a pack one by one, as views into its tensors, for updates in place."""
 
-    Raises:
-        WorkloadError: If the function draws from Python's or numpy's random numbers, which a graph would freeze.
-    """
-    before = random.getstate(), repr(np.random.get_state())
-    graph = make_fx(lambda *given: function(*given))(*arguments)
-    if (random.getstate(), repr(np.random.get_state())) != before:
-        raise WorkloadError("the model draws from Python's or numpy's random numbers, which a pack would freeze")
-    _keep_trials_apart(graph.graph)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
+    def __init__(
+        self, update: FusedUpdate, parameters: State, slots: dict[str, State], settings: Settings, rates: Tensor
+    ) -> None:
+        """Take the stacked tensors apart; ``rates`` is (T, K)."""
+        rule, names = update.rule, list(parameters)
+        self._update_one, self._names = update, names
+        self._parameters = _by_trial([parameters[name] for name in names])
+        self._slots = list(zip(*(_by_trial([slots[name][slot] for name in names]) for slot in rule.slots), strict=True))
+        self._rates: list[list[float]] = rates.tolist()
+        columns = {name: settings.hyper[name].tolist() for name in rule.hyperparameters}
+        self._hyper = [{name: column[k] for name, column in columns.items()} for k in range(rates.shape[1])]
+
+    def update(self, i: int, step: int, gradients: State) -> None:
+        """Update every trial with its gradients, at the ``i``-th rates; ``step`` counts from 1."""
+        apart = _by_trial([gradients[name] for name in self._names])
+        for k, (hyper, rate) in enumerate(zip(self._hyper, self._rates[i], strict=True)):
+            slots = self._slots[k] if self._slots else ()
+            self._update_one(self._parameters[k], apart[k], slots, step, {**hyper, "learning_rate": rate})
 
 
-def _keep_trials_apart(graph: FxGraph) -> None:
-    """Turn products of all trials' rows with a shared matrix into one product for each trial.
-
-    vmap folds (K, H, B) @ (B, D) to one product of K H rows, and how a library rounds a row can depend on how many
-    rows there are: a trial's result would depend on its pack. A batched product treats every trial alike.
-    """
-    aten = torch.ops.aten
-    for node in list(graph.nodes):
-        if node.target is not aten.mm.default:
-            continue
-        left, right = node.args
-        apart = left.args[0] if left.target in (aten.view.default, aten._unsafe_view.default) else None
-        if apart is None or apart.meta["tensor_meta"].shape[:-2] == () or len(apart.meta["tensor_meta"].shape) != 3:
-            continue
-        trials, rows, _ = apart.meta["tensor_meta"].shape
-        columns = node.meta["tensor_meta"].shape[1]
-        with graph.inserting_before(node):
-            shared = graph.call_function(aten.unsqueeze.default, (right, 0))
-            copies = graph.call_function(aten.expand.default, (shared, [trials, -1, -1]))
-            product = graph.call_function(aten.bmm.default, (apart, copies))
-            flat = graph.call_function(aten.reshape.default, (product, [trials * rows, columns]))
-        node.replace_all_uses_with(flat)
+def _by_trial(stacked: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """From tensors of K trials to K tuples of one trial's tensors."""
+    return list(zip(*(tensor.unbind() for tensor in stacked), strict=True))
