@@ -15,7 +15,7 @@ from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import Looks, Program, advance, diverged_at
 from batchscope.engine.randomness import seed_step
-from batchscope.engine.training import Cell
+from batchscope.engine.training import Cell, Loaded
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import WorkloadError
 from batchscope.plan.rungs import Grid
@@ -23,7 +23,7 @@ from batchscope.plan.sampling import first_trials
 from batchscope.spec.study import Engine
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
-from engine.workbench import Plain, cell, classification, error, images, normalised
+from engine.workbench import Plain, cell, classification, error, images, normalised, study
 
 STEPS = 40
 LOOKS = Grid(1.2, 1, STEPS).looks()
@@ -278,8 +278,18 @@ def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken_as_they_are()
     found = choose(bench, trials_of(bench, 10), Engine())
     assert found.timings[f"{found.program}-{found.pack_size}"] == min(found.timings.values())
     assert {"loop-1", "vmap-4", "vmap-8", "vmap-10"} == set(found.timings)
+    assert "CUDA" in found.reasons["captured"]
     assert "convolution" in found.reasons["channels_last"] and "must pay" in found.reasons["compiled"]
     assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)) == Choice("vmap", 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs are not tested here")
+def test_a_cuda_graph_follows_the_pack() -> None:
+    loaded = Loaded(classification(normalised), study("engine.dtype=float32"), torch.device("cuda"))
+    bench = Cell(loaded, 8)
+    captured, packed = curves(PROGRAMS["captured"](bench), 5), curves(Vmap(bench), 5)
+    torch.testing.assert_close(captured, packed, rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_compiler_cannot_do_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

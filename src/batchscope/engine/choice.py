@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from batchscope.engine.graphs import captured_in_place, compiled_in_place
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import Program, advance
@@ -20,9 +21,10 @@ PROGRAMS: dict[str, Callable[[Cell], Program]] = {
     "loop": Loop,
     "channels_last": partial(Loop, channels_last=True),
     "vmap": Vmap,
-    "compiled": partial(Vmap, compiled=True),
+    "compiled": partial(Vmap, in_place=compiled_in_place),
+    "captured": partial(Vmap, in_place=captured_in_place),
 }
-"""Name to program: the plain loop, the same with images pixel by pixel, a pack, a pack as machine code."""
+"""The plain loop, the same with images pixel by pixel, a pack, a pack as machine code, a pack as a CUDA graph."""
 
 ONE_BY_ONE = ("loop", "channels_last")
 PACK_SIZES = (4, 8, 16, 32)
@@ -118,11 +120,11 @@ def _time(cell: Cell, trials: Sequence[Trial], name: str, timings: dict[str, flo
 
 def _candidates(engine: Engine, limit: int) -> dict[str, list[int]]:
     """Program to pack sizes, ascending."""
-    names = [*ONE_BY_ONE, "vmap"] if engine.program == "auto" else [engine.program]
+    names = [*ONE_BY_ONE, "vmap", "captured"] if engine.program == "auto" else [engine.program]
     if engine.pack_size != "auto":
         return {name: [engine.pack_size] for name in names}
     packs = sorted({size for size in PACK_SIZES if size < limit} | {min(limit, PACK_SIZES[-1])})
-    sizes = {"vmap": packs, "compiled": [min(limit, COMPILED_PACK)]}
+    sizes = {"vmap": packs, "captured": packs, "compiled": [min(limit, COMPILED_PACK)]}
     return {name: sizes.get(name, [1]) for name in names}
 
 

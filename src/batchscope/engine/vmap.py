@@ -6,15 +6,16 @@ graph of tensor operations. Running that graph gives the same bits as running vm
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
+from torch.fx import GraphModule
 
 from batchscope.engine.evaluate import is_average, per_example, validation_chunks
-from batchscope.engine.graphs import Graph, compiled_in_place, traced
+from batchscope.engine.graphs import Graph, captured_in_place, traced
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_step
@@ -24,6 +25,7 @@ from batchscope.optim.fused import FusedUpdate, fused_update
 from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
 from batchscope.tensors import Tree, leaves, under_prefix
 
+InPlace = Callable[[GraphModule, tuple[Any, ...], Sequence[int]], Graph]
 Objective = Callable[[State], tuple[Tensor, tuple[Tensor, State]]]
 
 # How many times as large as needed a pack may be before a graph of its own size is worth making.
@@ -38,22 +40,29 @@ class Vmap(Program):
     """All trials of a pack at once.
 
     Where torch has one kernel for the rule's update, the graph ends with the gradients and each trial's numbers are
-    updated in place; else the update is part of the graph. Compiled, the whole step is one piece of machine code.
+    updated in place; else the update is part of the graph. As machine code, or a CUDA graph, the whole step is one.
     """
 
-    def __init__(self, cell: Cell, *, compiled: bool = False) -> None:
+    def __init__(self, cell: Cell, *, in_place: InPlace | None = None) -> None:
         """Build the module whose structure is called with stacked values.
 
+        Args:
+            cell: What is trained.
+            in_place: What makes one piece of a whole step, ``compiled_in_place`` or ``captured_in_place``; None runs
+                the graph operation by operation.
+
         Raises:
-            WorkloadError: If a metric is no average over examples; such metrics need the loop.
+            WorkloadError: If a metric is no average over examples, which needs the loop, or the device is wrong.
         """
         super().__init__(cell)
         for name, metric in cell.loaded.workload.metrics.items():
             if not is_average(metric):
                 raise WorkloadError(f"the metric {name} is no average over examples, which a pack needs")
         self._module = cell.loaded.module()
-        self._compiled = compiled
-        self._update = None if compiled else fused_update(cell.rule, cell.loaded.device)
+        if in_place is captured_in_place and cell.loaded.device.type != "cuda":
+            raise WorkloadError("captured needs a CUDA device; write engine.program: vmap, or compiled")
+        self._in_place = in_place
+        self._update = None if in_place else fused_update(cell.rule, cell.loaded.device)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self._sizes: set[int] = set()
 
@@ -62,7 +71,7 @@ class Vmap(Program):
         cell, rule, update = self.cell, self.cell.rule, self._update
         count, fill = self._fill(state)
         state, rates = fill(state), fill({"": settings.learning_rates(start, until).T})[""].T.contiguous()
-        if self._compiled or update:
+        if self._in_place or update:
             # What follows happens in place, in memory that no one else has.
             state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         settled = fill(settings.hyper)
@@ -89,7 +98,7 @@ class Vmap(Program):
                     arguments = (parameters, buffers, slots, hyper, clocks[i], inputs, targets, cell.probes(step, one))
                     graph = self._graph("train", self._step, (0, 0, 0, 0, None, None, None, None), arguments)
                     seed_step(cell, step)
-                    if self._compiled:
+                    if self._in_place:
                         (loss,) = graph(*arguments)
                     else:
                         parameters, buffers, slots, loss = graph(*arguments)
@@ -122,7 +131,7 @@ class Vmap(Program):
         Packs shrink as trials end. A graph is made for one size, and making one takes as long as many steps.
         """
         count = next(iter(state.values())).shape[0]
-        least, spare = (SMALLEST_COMPILED, SPARE_COMPILED) if self._compiled else (1, SPARE)
+        least, spare = (SMALLEST_COMPILED, SPARE_COMPILED) if self._in_place else (1, SPARE)
         known = (size for size in self._sizes if count <= size <= spare * count)
         size = min(known, default=max(count, least))
         self._sizes.add(size)
@@ -187,8 +196,8 @@ class Vmap(Program):
         shapes = tuple(tuple(tensor.shape) for tensor in leaves(arguments))
         if (kind, shapes) not in self._graphs:
             graph = traced(vmap(function, in_dims=in_dims, randomness="same"), arguments)
-            in_place = self._compiled and kind == "train"
-            self._graphs[kind, shapes] = compiled_in_place(graph, arguments, (0, 1, 2)) if in_place else graph
+            whole = self._in_place if kind == "train" else None
+            self._graphs[kind, shapes] = whole(graph, arguments, (0, 1, 2)) if whole else graph
         return self._graphs[kind, shapes]
 
 
