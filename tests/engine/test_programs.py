@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from batchscope.engine import choice
 from batchscope.engine.choice import PROGRAMS, Choice, choose
+from batchscope.engine.evaluate import evaluate
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import Looks, Program, advance, diverged_at
@@ -171,7 +172,7 @@ def test_evaluation_is_the_mean_over_all_validation_examples(program: type[Progr
     inputs, targets = bench.loaded.validation
     assert isinstance(inputs, Tensor) and isinstance(targets, Tensor)
     outputs = model(inputs)
-    found = program(bench).evaluate(Pack.fresh(bench, [trial]).state)
+    found = evaluate(program(bench).evaluate, bench, Pack.fresh(bench, [trial]).state)
     assert found["loss"].item() == pytest.approx(F.cross_entropy(outputs, targets).item(), rel=1e-12)
     assert found["error"].item() == pytest.approx(error(outputs, targets).mean().item(), rel=1e-12)
 

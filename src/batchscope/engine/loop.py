@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from batchscope.engine.evaluate import means_of, validation_chunks
+from batchscope.engine.evaluate import Accumulators, per_example
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_step
@@ -16,7 +16,7 @@ from batchscope.engine.training import Cell, Settings, batch_loss
 from batchscope.errors import WorkloadError
 from batchscope.optim.fused import fused_update
 from batchscope.optim.hutchinson import hessian_diagonal_of_graph
-from batchscope.tensors import Tree, map_tree, with_prefix
+from batchscope.tensors import Pair, Tree, map_tree, with_prefix
 
 
 class Loop(Program):
@@ -54,14 +54,17 @@ class Loop(Program):
             sums.append(total)
         return {name: torch.stack([own[name] for own in states]) for name in state}, torch.stack(sums)
 
-    def evaluate(self, state: State) -> dict[str, Tensor]:
+    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
         """Evaluate the trials one after the other."""
+        inputs, targets = examples
         rows = []
-        for own in _each(state):
-            self._load(own)
-            self._module.eval()
-            with torch.no_grad():
-                rows.append(means_of(self.cell, self._forward, validation_chunks(self.cell)))
+        with torch.no_grad():
+            for k, own in enumerate(_each(state)):
+                self._load(own).eval()
+                outputs = self._forward(inputs)
+                rows.append(per_example(self.cell.loaded.workload, outputs, targets))
+                for metric in whole[k].values() if whole else ():
+                    metric.update(outputs, targets)
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _train_one(self, state: State, hyper: State, rates: Tensor, start: int) -> tuple[State, Tensor]:

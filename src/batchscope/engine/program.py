@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from batchscope.engine.evaluate import Accumulators, evaluate
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.training import Cell, Settings
+from batchscope.tensors import Pair
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,15 @@ class Program(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, state: State) -> dict[str, Tensor]:
-        """Name to (K,) float64 means over the validation examples: ``loss`` and every metric."""
+    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
+        """Name to (K, B) values of some validation examples: ``loss`` and every metric that is an average.
+
+        Args:
+            state: Of K trials; slots may be missing.
+            examples: Inputs and targets, B of them.
+            whole: For each trial the metrics that are no averages, to be updated with these examples; a program that
+                cannot serve such metrics refuses the workload at its birth.
+        """
 
 
 def advance(
@@ -92,7 +101,7 @@ def advance(
         pack = replace(pack, state=state, step=target, train_seconds=pack.train_seconds + seconds)
         if target in looks:
             values = {"train/loss": losses / (target - since)}
-            values |= {f"validation/{name}": value for name, value in program.evaluate(state).items()}
+            values |= {f"validation/{name}": value for name, value in evaluate(program.evaluate, cell, state).items()}
             _record(result, cell, pack, values)
             losses, since = torch.zeros_like(losses), target
             seconds = (time.perf_counter() - trained) / len(pack.trials)

@@ -23,7 +23,7 @@ from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload, as_tensors
-from batchscope.tensors import Pair, Tree, leaves
+from batchscope.tensors import Pair, Tree, leaves, map_pair
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -40,8 +40,14 @@ class Loaded:
         self.workload, self.study, self.device = workload, study, device
         self.algorithm: Algorithm = study.algorithm
         self.dtype = DTYPES[study.engine.dtype]
-        self.validation: Pair = placed(as_tensors(workload.validation), self.dtype, device)
+        self.validation: Pair = self._in_random_order(placed(as_tensors(workload.validation), self.dtype, device))
         self._batches: dict[int, Batches] = {}
+
+    def _in_random_order(self, examples: Pair) -> Pair:
+        """So that the first examples are a random sample of all of them, whatever the order that they came in."""
+        count = int(next(leaves(examples)).shape[0])
+        order = torch.randperm(count, generator=torch_generator(self.study.seed, "validation")).to(self.device)
+        return map_pair(lambda tensor: tensor.index_select(0, order), examples)
 
     def batches(self, replicate: int) -> Batches:
         """The stream of training examples of a replicate."""

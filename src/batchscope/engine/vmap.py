@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.fx import GraphModule
 
-from batchscope.engine.evaluate import is_average, per_example, validation_chunks
+from batchscope.engine.evaluate import SPARE, Accumulators, is_average, per_example
 from batchscope.engine.graphs import Graph, captured_in_place, traced
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.program import Program
@@ -23,17 +23,16 @@ from batchscope.engine.training import Cell, Settings, batch_loss
 from batchscope.errors import WorkloadError
 from batchscope.optim.fused import FusedUpdate, fused_update
 from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
-from batchscope.tensors import Tree, leaves, under_prefix
+from batchscope.tensors import Pair, Tree, leaves, under_prefix
 
 InPlace = Callable[[GraphModule, tuple[Any, ...], Sequence[int]], Graph]
 Objective = Callable[[State], tuple[Tensor, tuple[Tensor, State]]]
 
-# How many times as large as needed a pack may be before a graph of its own size is worth making.
-SPARE = 1.5
-SPARE_COMPILED = 4.0
+# How many times as large as needed a pack may be before whole steps of its own size are worth making.
+SPARE_IN_PLACE = 4.0
 
 # The compiler has ways of its own for one trial, which round otherwise than those for several.
-SMALLEST_COMPILED = 2
+SMALLEST_IN_PLACE = 2
 
 
 class Vmap(Program):
@@ -65,11 +64,13 @@ class Vmap(Program):
         self._update = None if in_place else fused_update(cell.rule, cell.loaded.device)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self._sizes: set[int] = set()
+        self._evaluated: set[int] = set()
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance all trials at once, step by step."""
         cell, rule, update = self.cell, self.cell.rule, self._update
-        count, fill = self._fill(state)
+        least, spare = (SMALLEST_IN_PLACE, SPARE_IN_PLACE) if self._in_place else (1, SPARE)
+        count, fill = self._fill(state, self._sizes, least, spare)
         state, rates = fill(state), fill({"": settings.learning_rates(start, until).T})[""].T.contiguous()
         if self._in_place or update:
             # What follows happens in place, in memory that no one else has.
@@ -108,33 +109,27 @@ class Vmap(Program):
         flat |= {f"buffer/{name}": value for name, value in buffers.items()}
         return {name: value[:count] for name, value in flat.items()}, total[:count]
 
-    def evaluate(self, state: State) -> dict[str, Tensor]:
-        """One forward pass for the whole pack and a chunk of the validation examples."""
-        trials, fill = self._fill(state)
+    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
+        """One forward pass for the whole pack."""
+        trials, fill = self._fill(state, self._evaluated)
         state = fill(state)
-        parameters, buffers = under_prefix("parameter", state), under_prefix("buffer", state)
+        inputs, targets = examples
+        arguments = (under_prefix("parameter", state), under_prefix("buffer", state), inputs, targets)
         self._module.eval()
-        sums: dict[str, Tensor] = {}
-        count = 0
         with torch.no_grad():
-            for inputs, targets in validation_chunks(self.cell):
-                arguments = (parameters, buffers, inputs, targets)
-                graph = self._graph("evaluate", self._measure, (0, 0, None, None), arguments)
-                for name, value in graph(*arguments).items():
-                    sums[name] = sums[name] + value if name in sums else value
-                count += int(next(leaves(targets)).shape[0])
-        return {name: value[:trials] / count for name, value in sums.items()}
+            found: State = self._graph("evaluate", self._measure, (0, 0, None, None), arguments)(*arguments)
+        return {name: values[:trials] for name, values in found.items()}
 
-    def _fill(self, state: State) -> tuple[int, Callable[[State], State]]:
+    def _fill(
+        self, state: State, sizes: set[int], least: int = 1, spare: float = SPARE
+    ) -> tuple[int, Callable[[State], State]]:
         """The number of trials, and what fills them up with copies of the last one to a size that was traced before.
 
         Packs shrink as trials end. A graph is made for one size, and making one takes as long as many steps.
         """
         count = next(iter(state.values())).shape[0]
-        least, spare = (SMALLEST_COMPILED, SPARE_COMPILED) if self._in_place else (1, SPARE)
-        known = (size for size in self._sizes if count <= size <= spare * count)
-        size = min(known, default=max(count, least))
-        self._sizes.add(size)
+        size = min((size for size in sizes if count <= size <= spare * count), default=max(count, least))
+        sizes.add(size)
         if size == count:
             return count, lambda values: values
         where = torch.arange(size, device=self.cell.loaded.device).clamp_max(count - 1)
@@ -188,8 +183,7 @@ class Vmap(Program):
 
     def _measure(self, parameters: State, buffers: State, inputs: Tree, targets: Tree) -> dict[str, Tensor]:
         outputs = functional_call(self._module, (parameters, buffers), (inputs,))
-        values = per_example(self.cell.loaded.workload, outputs, targets)
-        return {name: value.double().sum() for name, value in values.items()}
+        return per_example(self.cell.loaded.workload, outputs, targets)
 
     def _graph(self, kind: str, function: Graph, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]) -> Graph:
         """The traced form of a vmapped function for arguments of these shapes."""

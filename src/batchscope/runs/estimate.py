@@ -11,6 +11,7 @@ import torch
 
 from batchscope import workloads
 from batchscope.engine.choice import PACK_SIZES, Choice, choose, milliseconds_per_step, program_of
+from batchscope.engine.evaluate import evaluate
 from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
@@ -116,9 +117,9 @@ def _row(study: Study, cell: Cell, steps: int, rungs: int, looks: int) -> tuple[
     choice = choose(cell, trials, study.engine)
     program = program_of(choice, cell)
     pack = Pack.fresh(cell, trials[: choice.pack_size])
-    program.evaluate(pack.state)
+    evaluate(program.evaluate, cell, pack.state)
     started = time.perf_counter()
-    program.evaluate(pack.state)
+    evaluate(program.evaluate, cell, pack.state)
     look = (time.perf_counter() - started) / len(pack.trials)
     step = min(choice.timings.values(), default=None) or milliseconds_per_step(program, pack.trials)
     count = study.search.count
