@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import platform
 import time
 import traceback
 from collections.abc import Callable
@@ -323,3 +324,13 @@ class Team:
     def end(self) -> None:
         for process in self.processes:
             process.end()
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()

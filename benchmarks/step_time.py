@@ -41,7 +41,7 @@ from typing import Any
 import torch
 
 from batchscope import __version__
-from step_contenders import MODELS, Machine, Process, Team, User
+from step_contenders import MODELS, Machine, Process, Team, User, processor
 
 BATCH_SIZES = (1, 8, 64, 512)
 ROUNDS = 7
@@ -217,16 +217,6 @@ def main() -> None:
     print(f"{document['machine']}; torch {torch.__version__}, Python {document['python']}; {document['date']}")
     print(table(rows, options.markdown))
     print(json.dumps(document))
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -39,3 +39,26 @@ def test_step_time_measures_user_engine_and_limit_in_every_row() -> None:
     dense = document["rows"][1]
     assert dense["operations"] == 8 * 2 * (2 * 784 * 256 + 3 * 256 * 10)
     assert dense["parameters"] == 784 * 256 + 256 + 256 * 10 + 10
+
+
+@pytest.mark.slow
+def test_study_time_finds_the_same_answer_as_the_peer() -> None:
+    pytest.importorskip("optuna", reason="the peer is not installed: pip install 'batchscope[benchmarks]'")
+    document = last_line("study_time.py", "--digits", "--arrangement", "threads")
+    assert document["benchmark"] == "study_time"
+    contenders = document["contenders"]
+    assert set(contenders) == {"ours", "pruner", "nopruner"}
+    for contender in contenders.values():
+        assert contender["seconds"] > contender["after_imports"] > 0
+        assert contender["example_gradients"] == sum(
+            cell["example_gradients"] for cell in contender["batch_sizes"].values()
+        )
+    for size, cell in contenders["ours"]["batch_sizes"].items():
+        assert cell["steps"] == min(step for step in cell["crossings"].values() if step is not None)
+        assert contenders["nopruner"]["batch_sizes"][size]["steps"] == pytest.approx(cell["steps"], rel=0.06, abs=1)
+        compared = document["against"]["nopruner"]["batch_sizes"][size]
+        assert compared["crossings_both"] >= compared["crossings_same"] >= 1
+    # Without pruner the peer takes every trial to the goal or the budget, and the race does not.
+    assert contenders["nopruner"]["example_gradients"] > contenders["ours"]["example_gradients"]
+    ratio = contenders["nopruner"]["seconds"] / contenders["ours"]["seconds"]
+    assert document["against"]["nopruner"]["times_our_seconds"] == pytest.approx(ratio, rel=2e-3)
