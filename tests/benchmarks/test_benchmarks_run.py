@@ -1,0 +1,64 @@
+"""Benchmarks beside a peer run at their smallest size and end in one JSON line with what they promise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def last_line(script: str, *arguments: str) -> dict[str, Any]:
+    """The JSON document at the end of a script's output."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return document
+
+
+@pytest.mark.slow
+def test_step_time_measures_user_engine_and_limit_in_every_row() -> None:
+    sizes = ("--seconds", "0.1", "--trials", "4", "--markdown")
+    document = last_line("step_time.py", "--models", "digits-mlp-64,fc-256", "--batch-sizes", "8", *sizes)
+    assert document["benchmark"] == "step_time"
+    assert [(row["model"], row["batch_size"]) for row in document["rows"]] == [("digits-mlp-64", 8), ("fc-256", 8)]
+    for row in document["rows"]:
+        assert row["ratio"] == pytest.approx(row["user_ms"] / row["ours_ms"], rel=2e-3)
+        assert row["share_of_limit"] == pytest.approx(row["limit_ms"] / row["ours_ms"], rel=2e-3)
+        assert row["ratio_met"] == (row["ratio"] >= row["wanted_ratio"] == 5)
+        assert row["pack_size"] <= 4
+        assert row["ours_ms"] == min(arrangement["ms"] for arrangement in row["arrangements"])
+    # A step of a net with one hidden layer, forward and backward, in products of two operations each: two for the
+    # weights of the first layer (its input needs no gradient), three for those of the second.
+    dense = document["rows"][1]
+    assert dense["operations"] == 8 * 2 * (2 * 784 * 256 + 3 * 256 * 10)
+    assert dense["parameters"] == 784 * 256 + 256 + 256 * 10 + 10
+
+
+@pytest.mark.slow
+def test_study_time_finds_the_same_answer_as_the_peer() -> None:
+    pytest.importorskip("optuna", reason="the peer is not installed: pip install 'batchscope[benchmarks]'")
+    document = last_line("study_time.py", "--digits", "--arrangement", "threads")
+    assert document["benchmark"] == "study_time"
+    contenders = document["contenders"]
+    assert set(contenders) == {"ours", "pruner", "nopruner"}
+    for contender in contenders.values():
+        assert contender["seconds"] > contender["after_imports"] > 0
+        assert contender["example_gradients"] == sum(
+            cell["example_gradients"] for cell in contender["batch_sizes"].values()
+        )
+    for size, cell in contenders["ours"]["batch_sizes"].items():
+        assert cell["steps"] == min(step for step in cell["crossings"].values() if step is not None)
+        assert contenders["nopruner"]["batch_sizes"][size]["steps"] == pytest.approx(cell["steps"], rel=0.06, abs=1)
+        compared = document["against"]["nopruner"]["batch_sizes"][size]
+        assert compared["crossings_both"] >= compared["crossings_same"] >= 1
+    # Without pruner the peer takes every trial to the goal or the budget, and the race does not.
+    assert contenders["nopruner"]["example_gradients"] > contenders["ours"]["example_gradients"]
+    ratio = contenders["nopruner"]["seconds"] / contenders["ours"]["seconds"]
+    assert document["against"]["nopruner"]["times_our_seconds"] == pytest.approx(ratio, rel=2e-3)
