@@ -4,6 +4,8 @@ from batchscope.analysis.audit import ExpectedSteps, expected_steps
 from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
 from batchscope.analysis.interval import Interval
 from batchscope.analysis.laws import Law
+from batchscope.analysis.options import Option
+from batchscope.analysis.recommend import Recommendation
 from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.rules import RuleCheck, rule_check
 from batchscope.analysis.scaling import Contour, NormalisedCurves, Speedup, compare, contour, speedup
@@ -19,6 +21,8 @@ __all__ = [
     "Interval",
     "Law",
     "NormalisedCurves",
+    "Option",
+    "Recommendation",
     "Regimes",
     "RuleCheck",
     "Sensitivity",

@@ -128,6 +128,17 @@ def scatter(residual: Array, parameters: int, draws: int = 1000) -> Array:
     return np.asarray(np.sqrt(spread) * generator.standard_normal((draws, len(residual))))
 
 
+def predict(batch_sizes: Array, draws: Array, at: Array, *, sharpness: float | None = 1.0) -> Array:
+    """Draws of steps (D, len(at)) by the laws fitted to each of ``draws`` (D, M): also beyond ``batch_sizes`` (M,).
+
+    ``sharpness`` is as in ``fit``. What lies beyond the measured batch sizes is an extrapolation: say so.
+    """
+    _require(batch_sizes, 2 if sharpness is not None else 3)
+    powers = _SHARPNESS if sharpness is None else np.array([sharpness])
+    critical, power, height = _nearest(np.log(draws), np.log(batch_sizes), powers)[0].T[:, :, None]
+    return np.asarray(np.exp(height + np.logaddexp(0.0, -power * (np.log(at) - critical)) / power))
+
+
 def evidence(batch_sizes: Array, steps: Array, deviation: Array | None = None) -> pl.DataFrame:
     """The law with sharpness 1 beside the law with a free one, and which of them the evidence is for.
 

@@ -42,6 +42,11 @@ _LAST_COLUMNS: Kinds = {
 }
 
 
+def point_names(table: pl.DataFrame) -> list[str]:
+    """The hyperparameters among the columns of ``Curve.table``."""
+    return [name for name in table.columns if name not in _FIRST_COLUMNS and name not in _LAST_COLUMNS]
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """Steps to result against batch size.
