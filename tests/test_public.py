@@ -17,6 +17,7 @@ PUBLIC = {
     "nn",
     "open_run",
     "optim",
+    "recommend",
     "run",
     "schedules",
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batchscope.errors import BatchscopeError as BatchscopeError
     from batchscope.runs import Run as Run
     from batchscope.runs import open_run as open_run
+    from batchscope.runs import recommend as recommend
     from batchscope.runs import run as run
     from batchscope.spec.goal import Goal as Goal
     from batchscope.spec.study import Study as Study
@@ -31,6 +32,7 @@ _HOMES = {
     "Study": "batchscope.spec.study",
     "Workload": "batchscope.spec.workload",
     "open_run": "batchscope.runs",
+    "recommend": "batchscope.runs",
     "run": "batchscope.runs",
 }
 _ROOMS = ("nn", "optim", "schedules")

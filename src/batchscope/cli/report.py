@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from batchscope.cli.options import RunFolder
+from batchscope.cli.recommend import AnyWorkload, Bandwidth, Devices, Latency, Power, Price, ProbeFile
 
 WATCH_SECONDS = 10.0
 
@@ -17,13 +18,24 @@ def report(
     run: RunFolder,
     watch: Annotated[bool, typer.Option("--watch", help="Write it anew until the run is finished.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Write the curve as a still picture too.")] = None,
+    probe: ProbeFile = None,
+    devices: Devices = "1",
+    bandwidth: Bandwidth = None,
+    latency: Latency = 0.0,
+    price: Price = None,
+    power: Power = None,
+    any_workload: AnyWorkload = False,
 ) -> None:
-    """Write report.html and summary.json into the folder of a run."""
+    """Write report.html and summary.json into the folder of a run; with a probe, its recommendation is in time."""
+    from batchscope.cli.advice import whole_numbers
     from batchscope.cli.show import console, print_warnings
     from batchscope.errors import AnalysisError
-    from batchscope.runs import open_run
+    from batchscope.runs import open_run, recommend
+    from batchscope.spec.probe import Probe
 
     result = open_run(run)
+    counts = whole_numbers(devices, "--devices 1,2,4,8")
+    measured = None if probe is None else Probe.from_json(probe)
     print_warnings(result)
     while watch and result.driver:
         try:
@@ -32,7 +44,19 @@ def report(
         except AnalysisError as error:
             console(stderr=True).print(f"not yet: {error}")
         time.sleep(WATCH_SECONDS)
-    console().print(f"{result.write_report()}")
+    advice = None
+    if measured is not None or counts != [1] or bandwidth or latency or price or power:
+        advice = recommend(
+            result,
+            measured,
+            devices=counts,
+            bandwidth=bandwidth,
+            latency=latency,
+            price=price,
+            power=power,
+            any_workload=any_workload,
+        )
+    console().print(f"{result.write_report(advice=advice)}")
     if svg is not None:
         svg.write_text(result.picture(), encoding="utf-8")
         console().print(f"{svg}")

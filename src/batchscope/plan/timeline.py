@@ -62,7 +62,7 @@ class Timeline:
             return None
         size, plan, first = self._epoch_examples(), algorithm.batch_schedule, algorithm.first_epochs
         schedule = compile_batch_schedule(
-            self._rate({}),
+            self.rate({}),
             self.batch_size,
             plan.max_batch_size if plan else None,
             train_size=size,
@@ -109,7 +109,7 @@ class Timeline:
             return torch.tensor(rates, dtype=torch.float64)[:, None]
         device = next(iter(searched.values())).device if searched else None
         steps = torch.arange(start, until, dtype=torch.float64, device=device)[:, None]
-        return self._rate(searched).factor(steps)
+        return self.rate(searched).factor(steps)
 
     def scaled(self, hyper: dict[str, Tensor]) -> dict[str, Tensor]:
         """Hyperparameters as they apply at this batch size, from those of the trials' points."""
@@ -132,7 +132,7 @@ class Timeline:
         assert self.batches is not None
         return [phase.step_start for phase in self.batches.phases]
 
-    def _rate(self, searched: Searched) -> Schedule:
+    def rate(self, searched: Searched) -> Schedule:
         """The learning-rate schedule in steps at the study's batch size, warm-up included."""
         named = self.study.algorithm.learning_rate_schedule
         values: dict[str, Any] = {**named.parameters, **self._fixed(self.searched), **searched}

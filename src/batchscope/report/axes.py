@@ -56,6 +56,8 @@ class Scale:
             shown = {"tickvals": order, "ticktext": labels}
             return base | {"type": "category", "categoryorder": "array", "categoryarray": order} | shown
         places = [place for value in self.values if isinstance(place := self.place(value), float)]
+        if not places:  # an imported run may know nothing within any budget
+            return base
         low, high = min(places), max(places)
         if self.kind == "linear":
             room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0

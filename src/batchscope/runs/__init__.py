@@ -1,8 +1,9 @@
 """Plan, executor, store, analysis: the only room where they meet."""
 
+from batchscope.runs.advice import recommend
 from batchscope.runs.driver import Interrupted, Lane, Progress
 from batchscope.runs.estimate import Estimate, estimate
 from batchscope.runs.result import Run, open_run
 from batchscope.runs.start import run
 
-__all__ = ["Estimate", "Interrupted", "Lane", "Progress", "Run", "estimate", "open_run", "run"]
+__all__ = ["Estimate", "Interrupted", "Lane", "Progress", "Run", "estimate", "open_run", "recommend", "run"]

@@ -9,9 +9,15 @@ from typing import Any
 import polars as pl
 
 from batchscope.analysis import Curve, steps_to_result, summary
+from batchscope.analysis.options import Option
+from batchscope.analysis.recommend import Recommendation
 from batchscope.errors import AnalysisError
 from batchscope.report import page, picture
+from batchscope.report.markup import Section
+from batchscope.report.recommendation import recommendation_section, refused_section
 from batchscope.report.sections import sections
+from batchscope.runs.advice import of_study
+from batchscope.runs.snippet import snippet
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
 from batchscope.spec.study import Study
@@ -137,20 +143,45 @@ class Run:
             ],
         }
 
-    def write_report(self, *, live: bool = False) -> Path:
+    def snippet(self, option: Option, kind: str = "yaml", *, goal: str | Goal | None = None) -> str:
+        """An option of a recommendation, ready to use: a study file with that one point, or a PyTorch loop.
+
+        An imported run, an option that was never trained, or another kind than ``yaml`` and ``pytorch``, is an
+        ``AnalysisError``.
+
+        Args:
+            option: Such as ``recommendation.fastest``.
+            kind: ``yaml`` or ``pytorch``.
+            goal: That the recommendation was for, by default the study's first.
+        """
+        aim = self._goals([] if goal is None else [goal])[0]
+        return snippet(self.study, option, aim, kind, train_size=self._train_size())
+
+    def _train_size(self) -> int | None:
+        """Examples in an epoch, as the looks tell them."""
+        looks = self.measurements
+        if not {"examples", "epoch"} <= set(looks.collect_schema().names()):
+            return None
+        known = looks.filter(pl.col("epoch").is_finite() & (pl.col("epoch") > 0))
+        last = known.select("examples", "epoch").sort("examples").last().collect()
+        return None if last.is_empty() else round(last.item(0, "examples") / last.item(0, "epoch"))
+
+    def write_report(self, *, live: bool = False, advice: Recommendation | None = None) -> Path:
         """Write ``summary.json`` and ``report.html``; returns the path of the report.
 
         Errors are those of ``steps_to_result``.
 
         Args:
             live: Whether the run goes on; then the page says so and reloads itself.
+            advice: The recommendation to show; by default that for the first goal on idealised hardware.
         """
         trials, measurements = self._tables()
         space, goals = self._space(), self._goals(())
         document = summary(trials, measurements, goals, workload=self.workload, space=space, analyses=not live)
         self._store.write_summary(document)
+        curves = [steps_to_result(trials, measurements, goal, space=space) for goal in goals]
         html = page.render(
-            [steps_to_result(trials, measurements, goal, space=space) for goal in goals],
+            curves,
             trials,
             measurements,
             summary=document,
@@ -158,9 +189,16 @@ class Run:
             provenance=self.provenance,
             title=self.workload,
             live=live,
-            sections=() if live else sections(trials, measurements, goals[0]),
+            sections=() if live else [self._advice(curves[0], advice), *sections(trials, measurements, goals[0])],
         )
         return self._store.write_report(html)
+
+    def _advice(self, curve: Curve, given: Recommendation | None) -> Section:
+        """What to do, or why that cannot be said."""
+        try:
+            return recommendation_section(given or of_study(curve, self.study))
+        except AnalysisError as refusal:
+            return refused_section(str(refusal))
 
     def picture(self) -> str:
         """The curves of the study's goals as a still SVG, for a README or a paper; errors are those of ``curves``."""

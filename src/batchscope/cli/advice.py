@@ -1,0 +1,133 @@
+"""A recommendation for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from batchscope.analysis.choices import Verdict
+from batchscope.analysis.devices import sentence
+from batchscope.analysis.options import Option
+from batchscope.analysis.recommend import Recommendation
+from batchscope.cli.show import number, printable
+from batchscope.errors import AnalysisError
+
+_CHOICES = ("fastest", "balanced", "cheapest", "deadline", "budget")
+
+
+def whole_numbers(text: str, example: str) -> list[int]:
+    """Read ``1,2,4``.
+
+    Raises:
+        AnalysisError: If there is anything else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise AnalysisError(f"whole numbers with commas between them are wanted, got {text!r}: {example}") from None
+
+
+def chosen(found: Recommendation, choice: str) -> Option:
+    """An option by its name.
+
+    Raises:
+        AnalysisError: If there is no such choice, or no such limit was given.
+    """
+    if choice not in _CHOICES:
+        raise AnalysisError(f"a choice is one of {', '.join(_CHOICES)}, got {choice!r}")
+    option = getattr(found, choice)
+    if option is None:
+        raise AnalysisError(f"--choice {choice} needs --{choice} too")
+    return option.option if isinstance(option, Verdict) else option
+
+
+def print_recommendation(to: Console, found: Recommendation) -> None:
+    """What to choose, the front, what more devices bring, and what it all rests on."""
+    to.print(Text(printable(str(found.goal)), style="bold"))
+    choices = [("fastest", found.fastest), ("within 10% of the cheapest", found.balanced), ("cheapest", found.cheapest)]
+    told: list[Option] = []
+    for label, option in choices:
+        same = [name for name, other in choices if _same(other, option) and name != label]
+        if any(_same(option, other) for other in told):
+            continue
+        told.append(option)
+        _print_option(to, ", ".join([label, *same]), option, found)
+    for label, verdict in (("deadline", found.deadline), ("budget", found.budget)):
+        if verdict is not None:
+            to.print()
+            to.print(Text(f"{label}: {verdict.sentence}"))
+            if not any(_same(verdict.option, other) for other in told):
+                _print_option(to, f"for the {label}", verdict.option, found)
+    to.print()
+    to.print(_front(found))
+    if found.scaling.height > 1:
+        to.print(_devices(found))
+        to.print(Text(sentence(found.scaling)))
+    to.print()
+    to.print(Text("What this rests on", style="bold"))
+    for line in found.assumptions:
+        to.print(Text(f"- {printable(line)}"))
+    for note in found.notes:
+        to.print(Text(f"note: {printable(note)}"))
+
+
+def _same(one: Option, other: Option) -> bool:
+    return (one.batch_size, one.devices) == (other.batch_size, other.devices)
+
+
+def _print_option(to: Console, label: str, option: Option, found: Recommendation) -> None:
+    time, cost, energy = option.time, option.cost, option.energy
+    to.print()
+    to.print(Text(f"{label}: {option.place}", style="bold"))
+    to.print(
+        Text(f"  {found.shown_time(time.value)}  ({found.shown_time(time.low)} to {found.shown_time(time.high)})")
+        if not found.idealised
+        else Text(f"  {_interval(option.steps)} steps")
+    )
+    unit = "" if found.cost_unit == "money" else f" {found.cost_unit}"
+    to.print(Text(f"  {'cost ' if not unit else ''}{_interval(cost)}{unit}"))
+    if energy is not None:
+        to.print(Text(f"  {_interval(energy)} kWh"))
+    if option.micro_batch_size is not None:
+        passes = "1 pass" if option.accumulation_steps == 1 else f"{option.accumulation_steps} passes"
+        share = f"on each device {option.device_batch_size:,} examples in {passes} of {option.micro_batch_size:,}"
+        to.print(Text(f"  {number(option.steps.value)} steps; {share}"))
+    point = ", ".join(f"{name} {number(value)}" for name, value in option.hyperparameters.items())
+    training = ", ".join(filter(None, [option.optimizer, point, option.schedule and f"schedule {option.schedule}"]))
+    to.print(Text(f"  {printable(training) or 'hyperparameters not known: tune them there'}"))
+    to.print(Text(f"  why: {option.why}"))
+    for remark in option.remarks:
+        to.print(Text(f"  ! {printable(remark)}"))
+
+
+def _interval(found: object) -> str:
+    value, low, high = (getattr(found, side) for side in ("value", "low", "high"))
+    return f"{number(value)}  ({number(low)} to {number(high)})"
+
+
+def _front(found: Recommendation) -> Table:
+    table = Table(title="the time-cost front", title_justify="left")
+    heads = ["batch size", "steps"] if found.idealised else ["batch size", "devices", "time"]
+    heads += [f"{found.level:.0%} interval", found.cost_unit, ""]
+    for head in heads:
+        table.add_column("cost" if head == "money" else head, justify="right")
+    show = number if found.idealised else found.shown_time
+    for option in found.front:
+        bounds = f"{show(option.time.low)} to {show(option.time.high)}"
+        cells = [number(option.batch_size), *([] if found.idealised else [number(option.devices)])]
+        cells += [show(option.time.value), bounds, number(option.cost.value)]
+        mark = "extrapolated" if option.extrapolated else "see !" if option.remarks else ""
+        table.add_row(*map(Text, [*cells, mark]))
+    return table
+
+
+def _devices(found: Recommendation) -> Table:
+    table = Table(title="the fastest batch size for each number of devices", title_justify="left")
+    for head in ("devices", "batch size", "time", "speedup", "efficiency"):
+        table.add_column(head, justify="right")
+    for row in found.scaling.iter_rows(named=True):
+        time, speedup = found.shown_time(row["time"]), f"{row['speedup']:.3g}x"
+        cells = [number(row["devices"]), number(row["batch_size"]), time, speedup, f"{row['efficiency']:.0%}"]
+        table.add_row(*map(Text, cells))
+    return table

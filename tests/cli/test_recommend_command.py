@@ -1,0 +1,136 @@
+"""``batchscope recommend`` and ``report --probe`` as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import batchscope as bs
+from analysis.exact_recommendations import curve, probe
+from batchscope.analysis.recommend import recommend
+from batchscope.cli.advice import print_recommendation
+from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
+from batchscope.store.importers.curve import import_curve
+
+GOAL = "reached/goal > 0.5"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run imported from steps that someone has measured, its hyperparameters among them, and a probe of it."""
+    folder = tmp_path_factory.mktemp("recommend")
+    rows = [f"{size},{round(100 + 25600 / size) + trial},{0.01 * size}" for size in (16, 64, 256) for trial in range(9)]
+    (folder / "steps.csv").write_text("\n".join(["size,steps,rate", *rows]) + "\n")
+    import_curve(
+        folder / "steps.csv",
+        folder / "run",
+        batch_size="size",
+        steps="steps",
+        hyperparameters={"learning_rate": "rate"},
+    )
+    (folder / "probe.json").write_text(probe(workload="steps").to_json())
+    return folder
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_on_a_terminal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hardware = "--devices 1,2,4 --bandwidth 10 --latency 5 --price 2.5 --power 300 --deadline 90m --budget 25"
+    assert invoke(["recommend", "run", "--probe", "probe.json", *hardware.split()]) == DONE
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    for expected in (
+        "fastest: batch size 256 on 4 devices",
+        "cheapest: batch size 64 on 1 device",
+        "learning_rate 0.64",
+        "deadline: batch size 64 on 1 device: the cheapest that takes at most 1 h 30 min",
+        "budget: batch size 256 on 4 devices: the fastest that costs at most 25",
+        "the time-cost front",
+        "the fastest batch size for each number of devices",
+        "2(N-1)/N x bytes / bandwidth",
+        "kWh",
+    ):
+        assert expected in shown.out
+
+
+def test_json_is_one_document(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["recommend", "run", "--probe", "probe.json", "--devices", "1,2", "--json"]) == DONE
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == 1 and document["workload"] == "steps" and document["goal"] == GOAL
+    assert document["device"] == "a device (cuda)" and not document["idealised"]
+    assert document["fastest"]["hyperparameters"] == {"learning_rate": pytest.approx(0.64)}
+    assert len(document["options"]) == 6 and document["deadline"] is None
+
+
+def test_without_a_probe(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["recommend", "run", "--json", "--extrapolate"]) == DONE
+    document = json.loads(capsys.readouterr().out)
+    assert document["idealised"] and document["units"]["time"] == "steps" and document["device"] is None
+    assert [row["batch_size"] for row in document["options"] if row["extrapolated"]] == [512, 1024]
+    assert invoke(["recommend", "run"]) == DONE
+    assert "idealised" in capsys.readouterr().out
+
+
+def test_the_report_takes_a_probe(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["report", "run", "--probe", "probe.json", "--devices", "1,2", "--price", "3"]) == DONE
+    page = (here / "run" / "report.html").read_text()
+    assert "Cost is 3 for a device-hour" in page
+    assert invoke(["report", "run", "--devices", "2"]) == MISUSE
+    assert "--probe probe.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        ("--devices 0", MISUSE, "--devices 1,2,4,8"),
+        ("--devices two", MISUSE, "got 'two': --devices 1,2,4,8"),
+        ("--devices 2", MISUSE, "--probe probe.json"),
+        ("--probe probe.json --price -1", MISUSE, "a price is at least 0, got -1"),
+        ("--probe probe.json --deadline soon", MISUSE, "write 45s, 90m, 2h"),
+        ("--probe probe.json --budget 5", MISUSE, "--price PER_DEVICE_HOUR"),
+        ("--probe other.json", MISUSE, "--any-workload"),
+        ("--probe none.json", FAILED, "no probe at none.json"),
+        ("--probe steps.csv", FAILED, "steps.csv"),
+        ("--batch-sizes 1024", MISUSE, "--extrapolate"),
+        ("--snippet yaml", MISUSE, "does not say how it was trained"),
+        ("--snippet jax", MISUSE, "yaml or pytorch"),
+        ("--snippet yaml --choice best", MISUSE, "fastest, balanced, cheapest"),
+        ("--snippet yaml --choice deadline", MISUSE, "needs --deadline too"),
+    ],
+)
+def test_mistakes_are_answered_without_a_traceback(
+    arguments: str, status: int, expected: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "other.json").write_text(probe(workload="something else").to_json())
+    assert invoke(["recommend", "run", *arguments.split()]) == status
+    shown = capsys.readouterr()
+    assert expected in shown.err and "Traceback" not in shown.err and shown.out == ""
+
+
+def test_a_goal_that_nothing_reached(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["recommend", "run", "--goal", "reached/goal > 2"]) == MISUSE
+    assert "no batch size reached reached/goal > 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_probe", [False, True])
+def test_tables_hold_in_80_columns(with_probe: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=80, markup=False, highlight=False, emoji=False)
+    long = curve([2**power for power in range(4, 18)], spread=0.3)
+    measured = probe([2**power for power in range(18)]) if with_probe else None
+    hardware = {"devices": [1, 64, 1024], "price": 1234.5} if with_probe else {}
+    print_recommendation(console, recommend(long, measured, extrapolate=not with_probe, **hardware))  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if line.startswith("│")]
+    assert rows and all(line.split("│")[1].strip() for line in rows)  # no row is folded into two
+
+
+def test_the_public_name_is_the_function() -> None:
+    assert bs.recommend(curve(), probe()).fastest.batch_size == 64

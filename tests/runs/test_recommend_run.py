@@ -1,0 +1,272 @@
+"""``bs.recommend`` on real and imported runs, and its snippets: they run as they are printed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+import batchscope as bs
+from analysis.exact_recommendations import curve, probe
+from batchscope.analysis import Interval, Option
+from batchscope.errors import AnalysisError, ProbeError
+from batchscope.optim import RULES
+from batchscope.runs.advice import described
+from batchscope.runs.snippet import snippet
+from batchscope.spec.goal import Goal
+from batchscope.store.importers.curve import import_curve
+
+STUDY = """
+workload: digits/softmax
+batch_sizes: [16, 64, 128]
+search: {trials: 4, space: {learning_rate: {min: 0.03, max: 1, scale: log}, momentum: 0.9}}
+goals: ["validation/error < 0.15"]
+budget: {epochs: 6}
+engine: {program: loop, pack_size: 1, threads: 1}
+"""
+GOAL = Goal("validation/error", "<", 0.15)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> bs.Run:
+    return bs.run(bs.Study.from_text(STUDY), tmp_path_factory.mktemp("recommend") / "run", workers=0)
+
+
+def option(**changes: Any) -> Option:
+    time = Interval(10.0, 9.0, 11.0)
+    values: dict[str, Any] = {
+        "batch_size": 48,
+        "devices": 1,
+        "device_batch_size": 48,
+        "micro_batch_size": 16,
+        "accumulation_steps": 3,
+        "steps": Interval(5.0, 4.0, 7.0),
+        "step_seconds": 0.1,
+        "communication_seconds": 0.0,
+        "time": time,
+        "cost": time,
+        "energy": None,
+        "hyperparameters": {"learning_rate": 0.05, "momentum": 0.9},
+    }
+    return Option(**(values | changes))
+
+
+def test_a_run_and_its_curve_give_the_same(run: bs.Run) -> None:
+    hardware: dict[str, Any] = {"devices": [1, 2], "bandwidth": 10.0, "price": 2.0}
+    of_run = bs.recommend(run, probe(), **hardware)
+    of_curve = bs.recommend(run.steps_to_result(), probe(), **hardware)
+    assert of_run.options.equals(of_curve.options)
+    best = list(of_run)[0]
+    assert (best.optimizer, best.schedule) == ("nesterov", "constant")
+    assert set(best.hyperparameters) == {"learning_rate", "momentum"}
+    row = of_run.options.filter(pl.col("batch_size") == best.batch_size, pl.col("devices") == best.devices)
+    winner = run.steps_to_result().table.filter(pl.col("batch_size") == best.batch_size)
+    assert row["hyperparameter/learning_rate"].to_list() == winner["learning_rate"].to_list()
+
+
+def test_a_probe_may_be_a_file(run: bs.Run, tmp_path: Path) -> None:
+    path = tmp_path / "probe.json"
+    path.write_text(probe().to_json())
+    assert bs.recommend(run, path).options.equals(bs.recommend(run, probe()).options)
+    with pytest.raises(ProbeError, match="no probe at"):
+        bs.recommend(run, tmp_path / "none.json")
+
+
+def test_a_probe_of_another_workload_is_refused_unless_asked_for(run: bs.Run) -> None:
+    other = probe(workload="mnist/fc-8")
+    with pytest.raises(AnalysisError, match=r"of 'digits/softmax' and the probe of 'mnist/fc-8'.*--any-workload"):
+        bs.recommend(run, other)
+    assert len(bs.recommend(run, other, any_workload=True))
+
+
+def test_a_user_file_is_the_same_from_any_folder(run: bs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "workload", "here/mine.py:make")
+    assert len(bs.recommend(run, probe(workload="mine.py:make")))
+    with pytest.raises(AnalysisError, match="--any-workload"):
+        bs.recommend(run, probe(workload="mine.py:other"))
+
+
+def test_differences_between_probe_and_study_are_noted(run: bs.Run) -> None:
+    notes = bs.recommend(run, probe(optimizer="adam", dtype="bfloat16")).notes
+    assert any("adam" in note and "nesterov" in note for note in notes)
+    assert any("bfloat16" in note for note in notes)
+
+
+def test_what_cannot_be_asked(run: bs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AnalysisError, match="a curve has its goal"):
+        bs.recommend(curve(), goal="validation/error < 0.1")
+    with pytest.raises(AnalysisError, match="for a run or a curve, got dict"):
+        bs.recommend({})  # type: ignore[arg-type]
+    changing = STUDY + "algorithm: {first_epochs: {batch_size: 8}}\n"
+    monkeypatch.setattr(run, "study", bs.Study.from_text(changing))
+    with pytest.raises(AnalysisError, match="a batch size that stays"):
+        bs.recommend(run)
+
+
+def test_the_report_has_the_recommendation(run: bs.Run) -> None:
+    assert "Recommendation" in run.write_report().read_text()
+    page = run.write_report(advice=bs.recommend(run, probe(), devices=[1, 2, 4])).read_text()
+    assert "What more devices bring" in page and "ring all-reduce" in page
+
+
+def test_schedules_in_words() -> None:
+    text = (
+        STUDY + "algorithm: {learning_rate_schedule: {name: cosine, unit: epochs, decay_steps: 30}, warm_up: goyal}\n"
+    )
+    assert described(bs.Study.from_text(text)) == (
+        "cosine, decay_steps 30.0 (in epochs), after a warm-up of 0.05 of the budget"
+    )
+
+
+def test_the_yaml_snippet_is_a_study_of_that_point(run: bs.Run) -> None:
+    found = bs.recommend(run, probe(), devices=[1, 2])
+    study = bs.Study.from_text(run.snippet(found.fastest, "yaml"))
+    assert study.batch_sizes == (found.fastest.batch_size,)
+    assert study.search.count == 1 and all(dimension.is_fixed for dimension in study.search.space.values())
+    given = {name: dimension.model_dump()["values"][0] for name, dimension in study.search.space.items()}
+    assert given == dict(found.fastest.hyperparameters)
+    assert run.study and study.goals == run.study.goals and study.algorithm == run.study.algorithm
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    """One rank, which is enough for every line of the loop to run."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def trained(text: str, examples: int = 200) -> tuple[nn.Module, nn.Module]:
+    """Run the loop of a snippet on a small regression; returns the model before and after."""
+    names: dict[str, Any] = {}
+    exec(compile(text, "snippet.py", "exec"), names)
+    torch.manual_seed(0)
+    inputs = torch.randn(examples, 3)
+    dataset = torch.utils.data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
+    model, before = nn.Linear(3, 1), nn.Linear(3, 1)
+    before.load_state_dict(model.state_dict())
+    return before, names["train"](model, nn.functional.mse_loss, dataset)
+
+
+def loss_of(model: nn.Module) -> float:
+    inputs = torch.randn(100, 3, generator=torch.Generator().manual_seed(1))
+    return float(nn.functional.mse_loss(model(inputs), inputs.sum(1, keepdim=True)).detach())
+
+
+def test_the_pytorch_snippet_of_a_run_trains(run: bs.Run) -> None:
+    before, after = trained(run.snippet(bs.recommend(run).fastest, "pytorch"))
+    assert loss_of(after) < loss_of(before)
+
+
+def test_accumulation_and_schedule_of_the_snippet_are_those_of_plain_pytorch() -> None:
+    text = STUDY + "algorithm: {learning_rate_schedule: {name: linear, decay_steps: 8}}\n"
+    whole, parts = (
+        trained(snippet(bs.Study.from_text(text), chosen, GOAL, "pytorch"), examples=48)[1]
+        for chosen in (option(micro_batch_size=48, accumulation_steps=1), option())
+    )
+    model = nn.Linear(3, 1)
+    torch.manual_seed(0)
+    inputs = torch.randn(48, 3)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    for step in range(5):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 8)
+        optimizer.zero_grad()
+        torch.autograd.backward(nn.functional.mse_loss(model(inputs), inputs.sum(1, keepdim=True)))
+        optimizer.step()
+    # 48 examples are the whole data set, so their order does not matter.
+    for mine, other, plain in zip(whole.parameters(), parts.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_the_snippet_for_several_devices_runs_under_a_process_group(process_group: None) -> None:
+    text = snippet(
+        bs.Study.from_text(STUDY), option(devices=2, device_batch_size=24, micro_batch_size=16), GOAL, "pytorch"
+    )
+    before, after = trained(text)
+    assert loss_of(after) < loss_of(before)
+    uneven = snippet(
+        bs.Study.from_text(STUDY), option(devices=5, device_batch_size=10, micro_batch_size=10), GOAL, "pytorch"
+    )
+    assert "50 over all, where 48 was measured" in uneven
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_the_snippet_of_every_optimizer_runs_with_its_hyperparameters(rule: str) -> None:
+    point = {name: 0.01 if default is None else default for name, default in RULES[rule].hyperparameters.items()}
+    space = ", ".join(f"{name}: {value!r}" for name, value in point.items())
+    text = re.sub(r"space: \{.*\}\}", "space: {" + space + "}}", STUDY) + f"algorithm: {{optimizer: {rule}}}\n"
+    code = snippet(bs.Study.from_text(text), option(hyperparameters=point), GOAL, "pytorch")
+    before, after = trained(code)
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("{learning_rate_schedule: {name: cosine, unit: epochs, decay_steps: 2}}", "bs.schedules.Stretched("),
+        ("{warm_up: {length: 3}}", "bs.schedules.Ramp(steps=3.0, start=0.0)"),
+        ("{scaling_rule: {name: lsr, base_batch_size: 16}}", "lr=0.15"),
+        ("{ghost_batch_size: 8}", "bs.nn.convert_ghost_batch_norm(model, 8)"),
+        ("{label_smoothing: 0.1}", "smoothed labels (0.1)"),
+        ("{discard_small_loss: {fraction: 0.3}}", "bs.schedules.SmallLossDiscard"),
+    ],
+)
+def test_what_else_belongs_to_the_algorithm_is_in_the_loop_or_said(algorithm: str, expected: str) -> None:
+    study = bs.Study.from_text(STUDY + f"algorithm: {algorithm}\n")
+    code = snippet(study, option(), GOAL, "pytorch", train_size=1000)
+    assert expected in code
+    trained(code)
+
+
+def test_there_is_no_snippet_of_what_is_not_known(run: bs.Run) -> None:
+    chosen = bs.recommend(run).fastest
+    with pytest.raises(AnalysisError, match="yaml or pytorch, got 'jax'"):
+        run.snippet(chosen, "jax")
+    with pytest.raises(AnalysisError, match="was never trained"):
+        run.snippet(replace(chosen, hyperparameters={}))
+
+
+def test_curves_of_language_models_of_another_group(data_dir: Path, tmp_path: Path) -> None:
+    source = data_dir / "zhang2024" / "derived_steps_to_target.csv"
+    if not source.exists():
+        pytest.skip(f"no {source}: it is part of the development data")
+    import_curve(
+        source, tmp_path / "runs", batch_size="batch_size_sequences", steps="steps_to_goal", group="model_size"
+    )
+    with source.open() as file:
+        rows = [
+            (row["model_size"], int(row["batch_size_sequences"]), int(row["steps_to_goal"]))
+            for row in csv.DictReader(file)
+        ]
+    for model in ("85M", "1.2B"):
+        own = {size: steps for name, size, steps in rows if name == model}
+        run = bs.open_run(tmp_path / "runs" / model)
+        found = bs.recommend(run)
+        assert found.fastest.steps.value == min(own.values())
+        assert found.cheapest.cost.value == min(size * steps for size, steps in own.items())
+        assert not found.fastest.hyperparameters and any("no hyperparameters" in note for note in found.notes)
+        measured = probe([2**power for power in range(15)], workload=model)
+        on_many = bs.recommend(run, measured, devices=[1, 8, 64], bandwidth=100.0)
+        times = {
+            (size, count): steps * (1.6e-3 + 1e-4 * -(-size // count) + 2 * (count - 1) / count * 4e6 / 100e9)
+            for size, steps in own.items()
+            for count in (1, 8, 64)
+        }
+        best = min(times, key=lambda pair: times[pair])
+        assert (on_many.fastest.batch_size, on_many.fastest.devices) == best
+        assert on_many.fastest.time.value == pytest.approx(times[best])
+        with pytest.raises(AnalysisError, match="does not say how it was trained"):
+            run.snippet(found.fastest)
+    page = run.write_report().read_text()
+    assert "Recommendation" in page and json.loads((run.folder / "summary.json").read_text())["schema"] == 1
