@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from analysis.exact_recommendations import (
     steps,
 )
 from analysis.simulated_studies import BATCH_SIZES, GOAL, SURFACES, expected_minimum, tables
-from batchscope.analysis import steps_to_result
+from batchscope.analysis import Interval, steps_to_result
 from batchscope.analysis.devices import sentence
 from batchscope.analysis.document import document
 from batchscope.analysis.recommend import Recommendation, recommend
@@ -201,6 +202,25 @@ def test_points_that_are_not_validated_or_had_too_few_trials_are_marked() -> Non
     assert remarks[64] is None and remarks[256].startswith("too few trials")
 
 
+def test_confirmed_steps_count_where_every_point_was_confirmed() -> None:
+    sizes = [16, 64, 256]
+    again: dict[str, Any] = {
+        "confirmations": [5, 5, 5],
+        "confirmed_steps": [1.5 * steps(size) for size in sizes],
+        "confirmed_low": [1.4 * steps(size) for size in sizes],
+        "confirmed_high": [1.6 * steps(size) for size in sizes],
+    }
+    partly = curve(sizes, **again)
+    confirmed = replace(partly, confirmed=True, draws=1.5 * partly.draws)
+    found = recommend(confirmed, probe())
+    assert found.fastest.steps == Interval(1.5 * steps(64), 1.4 * steps(64), 1.6 * steps(64))
+    assert found.fastest.time.low == pytest.approx(1.4 * steps(64) * seconds(64))
+    assert "run again with new seeds" in found.assumptions[0] and not found.fastest.remarks
+    lucky = recommend(partly, probe())
+    assert lucky.fastest.steps.value == steps(64) and "run again it took 750 steps" in lucky.fastest.remarks[0]
+    assert "lucky" in lucky.assumptions[0]
+
+
 def test_batch_sizes_that_missed_the_goal_are_no_options() -> None:
     found = recommend(curve(missed=[1, 1024]))
     assert found.options["batch_size"].to_list() == list(SIZES[1:-1])
@@ -310,7 +330,7 @@ def time_coverage(studies: int, drift: float = 0.08) -> float:
 
 
 def test_intervals_of_the_time_hold_the_truth_nine_times_in_ten() -> None:
-    assert 0.85 <= time_coverage(12) <= 0.985
+    assert 0.85 <= time_coverage(8) <= 0.985
 
 
 @pytest.mark.slow

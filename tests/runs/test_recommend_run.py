@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,8 @@ from torch import nn
 import batchscope as bs
 from analysis.exact_recommendations import curve, probe
 from batchscope.analysis import Interval, Option
+from batchscope.analysis.choices import NEAR
+from batchscope.cli.main import DONE, invoke
 from batchscope.errors import AnalysisError, ProbeError
 from batchscope.optim import RULES
 from batchscope.runs.advice import described
@@ -113,9 +117,26 @@ def test_what_cannot_be_asked(run: bs.Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_report_has_the_recommendation(run: bs.Run) -> None:
-    assert "Recommendation" in run.write_report().read_text()
+    assert "Recommendation" in (run.folder / "report.html").read_text()
     page = run.write_report(advice=bs.recommend(run, probe(), devices=[1, 2, 4])).read_text()
     assert "What more devices bring" in page and "ring all-reduce" in page
+
+
+def test_commands_and_code_of_the_page_run_as_written(
+    run: bs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recommend.md").read_text()
+    shutil.copytree(run.folder, tmp_path / "runs" / "mine")
+    (tmp_path / "probe.json").write_text(probe().to_json())
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands = [line for kind, text in blocks if kind == "bash" for line in text.splitlines()]
+    assert len(commands) >= 6
+    for command in commands:
+        assert invoke(shlex.split(command)[1:]) == DONE, command
+    (code,) = [text for kind, text in blocks if kind == "python"]
+    exec(compile(code, "recommend.md", "exec"), {})
+    assert NEAR == 1.1 and page.count("at most a tenth") == 2
 
 
 def test_schedules_in_words() -> None:
@@ -135,6 +156,14 @@ def test_the_yaml_snippet_is_a_study_of_that_point(run: bs.Run) -> None:
     given = {name: dimension.model_dump()["values"][0] for name, dimension in study.search.space.items()}
     assert given == dict(found.fastest.hyperparameters)
     assert run.study and study.goals == run.study.goals and study.algorithm == run.study.algorithm
+
+
+def test_the_yaml_snippet_of_a_grid_is_one_point_and_keeps_the_algorithm() -> None:
+    text = STUDY.replace("trials: 4", "method: grid, widen: {rounds: 2}, confirm: {seeds: 3}")
+    text = text.replace("scale: log}", "scale: log, points: 3}") + "algorithm: {optimizer: momentum, warm_up: goyal}\n"
+    made = bs.Study.from_text(snippet(bs.Study.from_text(text), option(), GOAL, "yaml"))
+    assert (made.search.count, made.search.widen.rounds, made.search.confirm.seeds) == (1, 0, 0)
+    assert made.algorithm == bs.Study.from_text(text).algorithm and made.batch_sizes == (48,)
 
 
 @pytest.fixture
@@ -249,7 +278,7 @@ def test_curves_of_language_models_of_another_group(data_dir: Path, tmp_path: Pa
             (row["model_size"], int(row["batch_size_sequences"]), int(row["steps_to_goal"]))
             for row in csv.DictReader(file)
         ]
-    for model in ("85M", "1.2B"):
+    for model in ("1.2B", "85M"):
         own = {size: steps for name, size, steps in rows if name == model}
         run = bs.open_run(tmp_path / "runs" / model)
         found = bs.recommend(run)

@@ -78,6 +78,11 @@ def _measured(curve: Curve, row: Mapping[str, object], sample: Array) -> Point |
         remarks.append(f"not validated: {row['reason']}")
     if row.get("verdict"):
         remarks.append(str(row["verdict"]))
+    if not curve.confirmed and row.get("confirmed_steps") is not None:
+        again = f"{row['confirmed_steps']:g} steps, the median of {row['confirmations']}"
+        remarks.append(
+            f"not every batch size was confirmed, so this is the winner's luck too: run again it took {again}"
+        )
     point = {name: row[name] for name in point_names(curve.table) if row[name] is not None}
     steps = Interval(value, min(low, value), max(high, value), curve.level)
     return Point(int(_number(row["batch_size"])), steps, sample, point, tuple(remarks))  # type: ignore[arg-type]
