@@ -186,7 +186,7 @@ def test_what_the_probe_did_not_measure_is_left_out_with_its_reason() -> None:
     more = recommend(curve(), probe([4, 16, 64]), devices=[1, 4], extrapolate=True)
     marked = more.options.filter(pl.col("extrapolated"))
     assert (1024, 1) in marked.select("batch_size", "devices").rows() and "1,024" in marked["remarks"].str.join("")[0]
-    with pytest.raises(AnalysisError, match=r"no time for any.*measured 2048, 4096 examples"):
+    with pytest.raises(AnalysisError, match=r"no time for any.*measured 2048, 4096 examples on a device"):
         recommend(curve(), probe([2048, 4096]))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.exact_recommendations import EACH, FIXED, probe, seconds
 from batchscope.analysis import amounts
-from batchscope.analysis.step_time import Link, loading_share, step_time
+from batchscope.analysis.step_time import Link, loading_share, shares, step_time
 from batchscope.errors import AnalysisError
 from batchscope.spec.probe import Spread
 
@@ -76,6 +76,17 @@ def test_beyond_the_measured_sizes_only_when_asked() -> None:
             step_time(probe([4, 32, 1024]), size)
     found = step_time(probe([4, 32, 1024]), 2048, extrapolate=True)
     assert found.beyond and found.seconds == pytest.approx(seconds(2048))
+
+
+def test_several_ranks_measured_their_shares_of_the_batch() -> None:
+    ranks = probe([8, 32, 128], world_size=4)
+    assert shares(ranks) == [2, 8, 32]
+    # Eight examples on each of four ranks were one batch of 32.
+    assert step_time(ranks, 8).seconds == seconds(32) and step_time(ranks, 8).measured
+    between = step_time(ranks, 16)
+    assert not between.measured and between.seconds == pytest.approx(seconds(64))
+    with pytest.raises(AnalysisError, match="33 examples on a device are outside what the probe measured, 2 to 32"):
+        step_time(ranks, 33)
 
 
 def test_a_size_that_does_not_fit_is_said_to() -> None:

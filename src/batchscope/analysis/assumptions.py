@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchscope.analysis.options import Option
-from batchscope.analysis.step_time import Link, loading_share
+from batchscope.analysis.step_time import Link, loading_share, shares
 from batchscope.analysis.steps import Curve
 from batchscope.spec.probe import Probe
 
@@ -44,10 +44,10 @@ def of_hardware(
     ]
     if probe.world_size > 1:
         found.append(
-            f"The probe measured with {probe.world_size} ranks at work together, so what they share slows a step "
-            "already; communication is added to it all the same."
+            f"The probe measured {probe.world_size} ranks at work together, each with its share of the batch: whatever "
+            "slows them side by side is in the times, the exchange of gradients is not."
         )
-    measured = {row.batch_size for row in probe.batches if row.step}
+    measured = set(shares(probe))
     if probe.time_model and any(option.device_batch_size not in measured for option in options):
         found.append(
             "Where a device's share of the batch was not measured itself, the time is that of the probe's model, whose "

@@ -14,7 +14,7 @@ from batchscope.analysis.choices import Verdict, balanced, cheapest, fastest, fr
 from batchscope.analysis.devices import scaling, useful_devices
 from batchscope.analysis.options import Option, Options, idealised, on_devices, table
 from batchscope.analysis.points import points
-from batchscope.analysis.step_time import Link
+from batchscope.analysis.step_time import Link, shares
 from batchscope.analysis.steps import Curve
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
@@ -227,10 +227,10 @@ def _require_some(options: Options, probe: Probe) -> None:
     if options.all:
         return
     reasons = "; ".join(dict.fromkeys(reason for *_, reason in options.left_out[:4]))
-    sizes = ", ".join(str(row.batch_size) for row in probe.batches)
+    sizes = ", ".join(map(str, shares(probe))) or "none"
     raise AnalysisError(
         f"the probe tells no time for any of the batch sizes on any of the devices: {reasons}. It measured {sizes} "
-        "examples; probe what a device would get, change --devices, or add --extrapolate"
+        "examples on a device; probe what a device would get, change --devices, or add --extrapolate"
     )
 
 

@@ -77,12 +77,13 @@ def step_time(probe: Probe, examples: int, *, extrapolate: bool = False) -> Step
 
     The error of a measured time is the spread of the single updates: that their mean is known better is no help where
     a machine is slower on another day. That of the model is in addition its largest error at a measured size that was
-    left out, taken as the half-width of a 90% interval.
+    left out, taken as the half-width of a 90% interval. A probe of several ranks tells what each did with its share.
 
     Raises:
         AnalysisError: If no micro batch fits, or the size is outside the measured ones and ``extrapolate`` is not set.
     """
-    row = next((row for row in probe.batches if row.batch_size == examples), None)
+    whole = examples * probe.world_size  # ranks that measured together had equal shares of every batch
+    row = next((row for row in probe.batches if row.batch_size == whole), None)
     if row is not None and row.step and row.micro_batch_size and row.accumulation_steps:
         return StepTime(row.step.median, _deviation(row.step), row.micro_batch_size, row.accumulation_steps)
     if row is not None:
@@ -90,23 +91,29 @@ def step_time(probe: Probe, examples: int, *, extrapolate: bool = False) -> Step
     known, model = _known(probe), probe.time_model
     if not known or model is None:
         raise AnalysisError(f"the probe did not measure {examples} examples, and has too few sizes for a time model")
-    beyond = not model.smallest <= examples <= model.largest
+    beyond = not model.smallest <= whole <= model.largest
     if beyond and not extrapolate:
+        smallest, largest = (size / probe.world_size for size in (model.smallest, model.largest))
         raise AnalysisError(
-            f"{examples} examples on a device are outside what the probe measured, {model.smallest} to {model.largest}"
+            f"{examples} examples on a device are outside what the probe measured, {smallest:g} to {largest:g}"
         )
     # A pass holds at most what was really run in one; how many passes an update needs follows from that.
     largest = max(row.micro_batch_size or 1 for row in known)
     passes = -(-examples // largest)
     spread = float(np.median([_deviation(row.step) for row in known if row.step]))
     error = math.hypot(math.log1p(model.error) / _CENTRAL_90, spread)
-    return StepTime(model.seconds(examples), error, -(-examples // passes), passes, False, beyond)
+    return StepTime(model.seconds(whole), error, -(-examples // passes), passes, False, beyond)
 
 
 def loading_share(probe: Probe) -> float:
     """How much longer the worst measured update is where the device waits for its data: 0.2 is 20%."""
     both = [(row.step, row.step_with_data) for row in _known(probe)]
     return max((other.median / step.median - 1 for step, other in both if step and other), default=0.0)
+
+
+def shares(probe: Probe) -> list[int]:
+    """How many examples a device had in every update that was timed, ascending."""
+    return [row.batch_size // probe.world_size for row in _known(probe)]
 
 
 def _known(probe: Probe) -> list[ProbedBatch]:

@@ -132,7 +132,7 @@ def _require_workload(workload: str, probe: Probe) -> None:
     if _bare(workload) != _bare(probe.workload):
         raise AnalysisError(
             f"the run is of {workload!r} and the probe of {probe.workload!r}: run batchscope probe {workload} --json > "
-            "probe.json, or add --any-workload if they are the same model and data under two names"
+            "probe.json, or add --any-workload (any_workload=True) if they are one model and data under two names"
         )
 
 
