@@ -37,7 +37,7 @@ def of_hardware(
     power: float | None,
 ) -> tuple[str, ...]:
     """What is taken of devices, their links, and what was not counted."""
-    threads = f", {probe.threads} threads" if probe.device.startswith("cpu") else ""
+    threads = f", {probe.threads} thread{'s' if probe.threads > 1 else ''}" if probe.device.startswith("cpu") else ""
     found = [
         f"A step takes what the probe measured of {probe.optimizer} in {probe.dtype} on {probe.device_name} "
         f"({probe.device}{threads}); every device is such a one and has as many threads to itself."
