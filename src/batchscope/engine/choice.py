@@ -91,7 +91,8 @@ def choose(cell: Cell, trials: Sequence[Trial], engine: Engine) -> Choice:
             if found > HOPELESS * best > 0:
                 break
     if engine.program == "auto":
-        _, size = _fastest(timings)
+        packs = {name: found for name, found in timings.items() if name.startswith("vmap-")}
+        _, size = _fastest(packs or timings)
         work = USUAL_SHARE * cell.loaded.study.search.count * cell.timeline.last * min(timings.values()) / 1000
         if work < WORTH_COMPILING_SECONDS:
             reasons["compiled"] = f"not tried: about {work:.0f} s of work, and compiling must pay"
