@@ -20,6 +20,7 @@ VERBS = {
     "status": "Show how far a run is.",
     "analyze": "Show steps to result and scaling regimes of a run.",
     "report": "Write report.html and summary.json of a run.",
+    "probe": "Measure time per step, memory and micro-batches of a workload on a device.",
     "schedule": "Compile a learning-rate schedule to a batch-size schedule.",
     "import": "Make a run of measurements from elsewhere.",
     "export": "Write the measurements of a run in another format.",
