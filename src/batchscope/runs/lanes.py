@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batchscope.engine.updates import Fits, Timed, Visit
 from batchscope.probes.throughput import Quartiles, quartiles
-from batchscope.runs.updates import Fits, Timed, Visit
 from batchscope.spec.probe import ProbedBatch, Spread
 
 # Fewer give no quartiles worth the name.

@@ -15,21 +15,22 @@ from typing import TypeVar
 import torch
 
 import batchscope
+from batchscope.engine.updates import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Setup, Timed
 from batchscope.errors import ProbeError, StudyError
+from batchscope.executors.bench import Bench, open_bench
 from batchscope.optim import OPTIMIZERS
 from batchscope.probes.memory import AVAILABLE_SHARE, available_bytes
 from batchscope.probes.throughput import saturation
 from batchscope.probes.time_model import fit_time_model
-from batchscope.runs.bench import Bench, open_bench
 from batchscope.runs.lanes import Lane
 from batchscope.runs.preflight import resolve_device
 from batchscope.runs.ranks import Ranks
-from batchscope.runs.updates import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Setup, Timed
 from batchscope.schedules.accumulation import accumulation
 from batchscope.spec.extras import known
 from batchscope.spec.probe import Probe, TimeModel
 from batchscope.spec.study import LARGEST_BATCH_SIZE
 from batchscope.spec.workload import Workload
+from batchscope.store.provenance import processor_name
 
 DTYPES = ("float32", "bfloat16")
 LARGEST_DEFAULT = 8192
@@ -197,7 +198,7 @@ class _Probing:
             workload=name,
             optimizer=self._setup.optimizer,
             device=self._setup.device,
-            device_name=facts.device_name,
+            device_name=facts.cuda_name or processor_name(),
             threads=self._setup.threads,
             world_size=self._ranks.size,
             dtype=self._setup.dtype,

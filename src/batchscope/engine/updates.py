@@ -24,7 +24,6 @@ from batchscope.optim import OPTIMIZERS, RULES
 from batchscope.probes.memory import PeakMemory, bounded, is_out_of_memory
 from batchscope.probes.throughput import clock, seconds_per_call
 from batchscope.spec.workload import Stream, Workload
-from batchscope.store.provenance import processor_name
 from batchscope.tensors import Pair, leaves, map_pair
 
 # So small that the model stays as it was initialised: a batch that is trained on again and again would otherwise be
@@ -74,12 +73,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a workload once it is loaded."""
+    """What is known of a workload and its device once it is loaded; ``cuda_name`` is None on a CPU."""
 
     train_size: int | None
     parameters: int
     gradient_bytes: int
-    device_name: str
+    cuda_name: str | None
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class Trainer:
             train_size=workload.train_size,
             parameters=sum(p.numel() for p in model.parameters()),
             gradient_bytes=sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
-            device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+            cuda_name=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         )
         torch.ones(512, 512) @ torch.ones(512, 512)  # starts the threads, whose stacks are no updates' memory
         self._peak = peak if device.type == "cuda" else PeakMemory(device, own_process=own_process)

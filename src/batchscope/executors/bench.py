@@ -19,10 +19,11 @@ from typing import Any, Protocol
 
 import torch
 
+from batchscope import workloads
+from batchscope.engine.updates import DoesNotFit, Facts, Fails, Reply, Request, Setup, Trainer
 from batchscope.errors import BatchscopeError, ProbeError
 from batchscope.probes.memory import is_out_of_memory
 from batchscope.probes.untouched import untouched
-from batchscope.runs.updates import DoesNotFit, Facts, Fails, Reply, Request, Setup, Trainer
 from batchscope.spec.workload import Workload
 
 
@@ -53,6 +54,7 @@ def open_bench(workload: str | Workload, setup: Setup) -> Bench:
         setup: Everything else; its own ``workload`` is replaced.
     """
     if isinstance(workload, str):
+        workloads.check_name(workload)
         return Child(replace(setup, workload=workload))
     try:
         # By value: torch's own pickling between processes would move the caller's tensors into shared memory.
