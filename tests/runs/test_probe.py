@@ -21,7 +21,8 @@ from torch import Tensor
 import batchscope as bs
 from batchscope.cli.main import DONE, MISUSE, invoke
 from batchscope.cli.probe import batch_sizes_of, bytes_of
-from batchscope.engine.updates import Attempt, Fails, Fits, Setup, Timed, Trainer, Visit
+from batchscope.engine.requests import Attempt, Fails, Fits, Timed, Visit
+from batchscope.engine.updates import Setup, Trainer
 from batchscope.errors import ProbeError, StudyError, WorkloadError
 from batchscope.optim import OPTIMIZERS, RULES
 from batchscope.runs.lanes import Lane
@@ -125,6 +126,23 @@ def test_what_never_fits_has_a_reason() -> None:
     workload = unpicklable(replace(probe_workloads.make(), model=lambda: probe_workloads.Limited(0)))
     with pytest.raises(ProbeError, match=r"no update of tensors .*not even one example at a time fits.*MemoryError"):
         bs.probe(workload, batch_sizes=[2, 4], **QUICK)
+
+
+def test_memory_that_runs_out_later_begins_again_with_less() -> None:
+    """As where something else has taken memory meanwhile: what was timed by then counts no more."""
+    passes = []
+
+    class Shrinking(probe_workloads.Limited):
+        def forward(self, examples: Tensor) -> Tensor:
+            passes.append(len(examples))
+            self.limit = 8 if len(passes) < 7 else 2
+            return super().forward(examples)
+
+    workload = unpicklable(replace(probe_workloads.make(), model=lambda: Shrinking(8)))
+    (batch,) = bs.probe(workload, batch_sizes=[8], **QUICK).batches
+    assert (batch.micro_batch_size, batch.accumulation_steps) == (2, 4)
+    assert passes[:7] == [8] * 7 and batch.step is not None
+    assert batch.updates <= passes[7:].count(2) / 4
 
 
 def test_a_size_that_failed_is_not_tried_again() -> None:

@@ -7,7 +7,7 @@ import gc
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from batchscope import workloads
 from batchscope.engine.batches import Batches, placed
+from batchscope.engine.requests import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Timed, Visit
 from batchscope.errors import BatchscopeError, WorkloadError
 from batchscope.optim import OPTIMIZERS, RULES
 from batchscope.probes.memory import PeakMemory, bounded, is_out_of_memory
@@ -71,76 +72,6 @@ class Setup:
         return found
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a workload and its device once it is loaded; ``cuda_name`` is None on a CPU."""
-
-    train_size: int | None
-    parameters: int
-    gradient_bytes: int
-    cuda_name: str | None
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """The request to run a few updates of ``share`` examples, ``micro_batch_size`` at a time."""
-
-    share: int
-    micro_batch_size: int
-
-
-@dataclass(frozen=True)
-class Visit:
-    """The request to time a block of updates, and one with data loading."""
-
-    share: int
-    micro_batch_size: int
-    updates: int
-    with_data: bool
-
-
-@dataclass(frozen=True)
-class Fits:
-    """An attempt that ran.
-
-    Attributes:
-        seconds: Of its last update.
-        fetch_seconds: About what fetching the examples of one update takes.
-        peak_bytes: None where the device does not tell.
-    """
-
-    seconds: float
-    fetch_seconds: float
-    peak_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A visit that ran: seconds of an update in each block, and of the whole visit."""
-
-    step: float
-    step_with_data: float | None
-    spent: float
-
-
-@dataclass(frozen=True)
-class DoesNotFit:
-    """Memory was not enough."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Fails:
-    """The update cannot be computed at this batch size, however much memory there is."""
-
-    reason: str
-
-
-Request = Attempt | Visit
-Reply = Fits | Timed | DoesNotFit | Fails
-
-
 class Trainer:
     """Model, optimizer and data of a workload on a device, and the ordinary eager loop over them."""
 
@@ -151,17 +82,20 @@ class Trainer:
             WorkloadError: If the model function gives no module, or the data no examples.
         """
         self._after = ExitStack()
-        self._device = device = torch.device(setup.device)
+        device = torch.device(setup.device)
         if device.type == "cuda":
-            torch.cuda.init()  # type: ignore[no-untyped-call]
+            self._after.enter_context(torch.cuda.device(device))
+            device = torch.device("cuda", torch.cuda.current_device())  # its memory is asked for by number
             peak = PeakMemory(device, own_process=own_process)
+        self._device = device
         model = _fresh(workload, own_process=own_process).train().to(device)
         self._model, self._loss, self._train = model, workload.loss, workload.train
         self._optimizer = cast(Any, OPTIMIZERS[setup.optimizer](model.parameters(), lr=LEARNING_RATE))
         curved = RULES[setup.optimizer].needs_hessian_diagonal
         self._backward: Callable[[Tensor], None] = self._optimizer.backward if curved else Tensor.backward
-        low = setup.dtype == "bfloat16"
-        self._precision = partial(torch.autocast, device.type, torch.bfloat16) if low else nullcontext
+        self._precision: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if setup.dtype == "bfloat16":
+            self._precision = partial(torch.autocast, device.type, torch.bfloat16)
         # Data stays in the memory of the host, as a user's loader has it.
         self._batches = Batches(workload, 0, setup.rank, torch.float32, torch.device("cpu"))
         self._position = 0

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -20,7 +19,8 @@ from typing import Any, Protocol
 import torch
 
 from batchscope import workloads
-from batchscope.engine.updates import DoesNotFit, Facts, Fails, Reply, Request, Setup, Trainer
+from batchscope.engine.requests import DoesNotFit, Facts, Fails, Reply, Request
+from batchscope.engine.updates import Setup, Trainer
 from batchscope.errors import BatchscopeError, ProbeError
 from batchscope.probes.memory import is_out_of_memory
 from batchscope.probes.untouched import untouched
@@ -187,7 +187,7 @@ class Child:
 def _serve(pipe: Connection, setup: Setup) -> None:
     """A process that measures: one request after the other until one fails, or nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it hears Ctrl-C, and ends it
-    os.dup2(sys.stderr.fileno(), 1)  # what the workload's code prints is no part of a JSON document
+    os.dup2(2, 1)  # what the workload's code prints is no part of a JSON document
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, the kernel takes this process
     torch.set_num_threads(setup.threads)

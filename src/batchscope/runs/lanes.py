@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchscope.engine.updates import Fits, Timed, Visit
+from batchscope.engine.requests import Fits, Timed, Visit
 from batchscope.probes.throughput import Quartiles, quartiles
 from batchscope.spec.probe import ProbedBatch, Spread
 

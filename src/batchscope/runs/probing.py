@@ -15,7 +15,8 @@ from typing import TypeVar
 import torch
 
 import batchscope
-from batchscope.engine.updates import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Setup, Timed
+from batchscope.engine.requests import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Timed
+from batchscope.engine.updates import Setup
 from batchscope.errors import ProbeError, StudyError
 from batchscope.executors.bench import Bench, open_bench
 from batchscope.optim import OPTIMIZERS
