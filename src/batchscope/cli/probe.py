@@ -83,7 +83,7 @@ def probe(
     if as_json:
         print(found.to_json())
     else:
-        _print(console(), found)
+        print_probe(console(), found)
         if output is not None:
             console().print(f"wrote {output}")
 
@@ -129,7 +129,7 @@ def bytes_of(text: str) -> int:
     return size
 
 
-def _print(to: Console, found: Probe) -> None:
+def print_probe(to: Console, found: Probe) -> None:
     """The table, the fitted law, and where more batch no longer helps."""
     from rich.text import Text
 
