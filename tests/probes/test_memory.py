@@ -81,6 +81,23 @@ print(peak.read() // MIB)
     assert 64 <= second < 64 + 16
 
 
+@linux
+def test_memory_freed_before_does_not_hide_what_is_taken_again() -> None:
+    code = """
+small = [torch.ones(1000) for _ in range(20_000)]  # 80 MB that the allocator keeps
+last = small[-1]
+del small
+peak = memory.PeakMemory(CPU, own_process=True)
+for _ in range(2):
+    peak.reset()
+    again = [torch.ones(1000) for _ in range(10_000)]
+    print(peak.read() // MIB)
+    del again
+"""
+    for growth in map(int, in_a_process(code)):
+        assert 38 <= growth < 38 + 16
+
+
 def write(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

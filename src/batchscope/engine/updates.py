@@ -89,7 +89,8 @@ class Trainer:
             peak = PeakMemory(device, own_process=own_process)
         self._device = device
         model = _fresh(workload, own_process=own_process).train().to(device)
-        self._model, self._loss, self._train = model, workload.loss, workload.train
+        self._model, self._loss = model, workload.loss
+        self._workload = workload  # whole: data that were freed later would hide what updates add
         self._optimizer = cast(Any, OPTIMIZERS[setup.optimizer](model.parameters(), lr=LEARNING_RATE))
         curved = RULES[setup.optimizer].needs_hessian_diagonal
         self._backward: Callable[[Tensor], None] = self._optimizer.backward if curved else Tensor.backward
@@ -132,7 +133,7 @@ class Trainer:
     def close(self) -> None:
         """Lift the bound and give the memory back."""
         self._optimizer.zero_grad()
-        del self._model, self._optimizer, self._backward, self._batches
+        del self._model, self._optimizer, self._backward, self._batches, self._workload
         gc.collect()
         self._empty_cache()
         self._after.close()
@@ -189,7 +190,7 @@ class Trainer:
 
     def _resident(self, count: int) -> tuple[Pair, float]:
         """Examples on the device, and about what fetching so many takes."""
-        in_memory = isinstance(self._train, tuple | Stream)
+        in_memory = isinstance(self._workload.train, tuple | Stream)
         fetched = count if in_memory else min(count, POOL)
         started = time.perf_counter()
         examples = self._fetch(fetched)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -114,20 +116,22 @@ class PeakMemory:
 
     def __init__(self, device: torch.device, *, own_process: bool) -> None:
         """Take the level."""
-        self._device = device
+        self._device, self._own_process = device, own_process
         self._read: Callable[[], int | None] = lambda: None
         if device.type == "cuda":
             self._read = lambda: torch.cuda.max_memory_allocated(device)
             self._level = torch.cuda.memory_allocated(device)
         elif own_process:
             self._read = lambda: _status("VmHWM") or _largest_resident()
+            _give_back_freed_memory()
             self._level = _status("VmRSS") or _largest_resident() or 0
 
     def reset(self) -> None:
         """Begin a stretch; where the kernel cannot, the stretch goes on from the last one."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        else:
+        elif self._own_process:
+            _give_back_freed_memory()
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM and nothing else
 
@@ -143,6 +147,13 @@ def _status(name: str) -> int | None:
         match = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
         return int(match.group(1)) * 1024 if match else None
     return None
+
+
+def _give_back_freed_memory() -> None:
+    """Let what was freed be resident no more: taken again, it would not show as growth."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # the allocator of glibc only
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _largest_resident() -> int | None:
