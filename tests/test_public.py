@@ -10,6 +10,7 @@ import batchscope as bs
 PUBLIC = {
     "BatchscopeError",
     "Goal",
+    "Probe",
     "Run",
     "Stream",
     "Study",
@@ -17,6 +18,7 @@ PUBLIC = {
     "nn",
     "open_run",
     "optim",
+    "probe",
     "recommend",
     "run",
     "schedules",

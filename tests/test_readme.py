@@ -19,6 +19,7 @@ COMMANDS = [
 
 # What makes a run short: the commands are those of the README, the study is smaller.
 SHORT = ["search.trials=4", "batch_sizes=[16, 64]", "budget.epochs=3", "--workers", "0", "engine.threads=1"]
+SHORT_PROBE = ["--batch-sizes", "16,64", "--seconds", "0.02", "--threads", "1"]
 
 
 def test_the_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +30,8 @@ def test_the_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.Mon
         arguments = shlex.split(command)[1:]
         if arguments[0] == "run":
             arguments += SHORT
+        if arguments[0] == "probe":
+            arguments += SHORT_PROBE
         assert invoke(arguments) == DONE, command
     text = next(text for kind, text in BLOCKS if kind == "python" and "bs.run" in text)
     overrides = [option for option in SHORT if "=" in option]

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from batchscope.errors import BatchscopeError as BatchscopeError
     from batchscope.runs import Run as Run
     from batchscope.runs import open_run as open_run
+    from batchscope.runs import probe as probe
     from batchscope.runs import recommend as recommend
     from batchscope.runs import run as run
     from batchscope.spec.goal import Goal as Goal
+    from batchscope.spec.probe import Probe as Probe
     from batchscope.spec.study import Study as Study
     from batchscope.spec.workload import Stream as Stream
     from batchscope.spec.workload import Workload as Workload
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "BatchscopeError": "batchscope.errors",
     "Goal": "batchscope.spec.goal",
+    "Probe": "batchscope.spec.probe",
     "Run": "batchscope.runs",
     "Stream": "batchscope.spec.workload",
     "Study": "batchscope.spec.study",
     "Workload": "batchscope.spec.workload",
     "open_run": "batchscope.runs",
+    "probe": "batchscope.runs",
     "recommend": "batchscope.runs",
     "run": "batchscope.runs",
 }

@@ -20,6 +20,7 @@ VERBS = {
     "status": "Show how far a run is.",
     "analyze": "Show steps to result and scaling regimes of a run.",
     "report": "Write report.html and summary.json of a run.",
+    "probe": "Measure time per step, memory and micro-batches of a workload on a device.",
     "recommend": "Recommend batch size, devices and hyperparameters for time or money.",
     "schedule": "Compile a learning-rate schedule to a batch-size schedule.",
     "import": "Make a run of measurements from elsewhere.",

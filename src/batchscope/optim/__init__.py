@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
 from batchscope.optim.adam import Adam, AdamW, adam, adamw
+from batchscope.optim.adapter import RuleOptimizer
 from batchscope.optim.cblr import CBLR, cblr, cblr_estimate
 from batchscope.optim.lamb import LAMB, lamb
 from batchscope.optim.lars import LARS, lars
@@ -17,11 +22,31 @@ _BY_LAYER_OR_CURVATURE = (lars, lamb, percent_delta, cblr, cblr_estimate, mclr, 
 
 RULES: dict[str, Rule] = {rule.name: rule for rule in (*_PLAIN, *_BY_LAYER_OR_CURVATURE)}
 
+# The drop-in of each rule, made from parameters and lr; everything else at its default.
+OPTIMIZERS: Mapping[str, Callable[..., RuleOptimizer]] = MappingProxyType(
+    {
+        "sgd": SGD,
+        "momentum": Momentum,
+        "nesterov": Nesterov,
+        "adam": Adam,
+        "adamw": AdamW,
+        "rmsprop": RMSProp,
+        "lars": LARS,
+        "lamb": LAMB,
+        "percent_delta": PercentDelta,
+        "cblr": CBLR,
+        "cblr_estimate": partial(CBLR, curvature="estimate"),
+        "mclr": MCLR,
+        "mclr_median": partial(MCLR, median="literal"),
+    }
+)
+
 __all__ = [
     "CBLR",
     "LAMB",
     "LARS",
     "MCLR",
+    "OPTIMIZERS",
     "RULES",
     "SGD",
     "Adam",

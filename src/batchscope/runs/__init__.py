@@ -3,7 +3,20 @@
 from batchscope.runs.advice import recommend
 from batchscope.runs.driver import Interrupted, Lane, Progress
 from batchscope.runs.estimate import Estimate, estimate
+from batchscope.runs.probing import Probing, probe
 from batchscope.runs.result import Run, open_run
 from batchscope.runs.start import run
 
-__all__ = ["Estimate", "Interrupted", "Lane", "Progress", "Run", "estimate", "open_run", "recommend", "run"]
+__all__ = [
+    "Estimate",
+    "Interrupted",
+    "Lane",
+    "Probing",
+    "Progress",
+    "Run",
+    "estimate",
+    "open_run",
+    "probe",
+    "recommend",
+    "run",
+]

@@ -34,11 +34,12 @@ class ProbedBatch(Frozen):
         micro_batch_size: The largest part of it that was really run in one pass; None if none fits.
         accumulation_steps: Passes in one update.
         step: Of one whole update, data already on the device; None if none fits.
-        step_with_data: Likewise, with fetching the batch from the training data.
+        step_with_data: Likewise, with fetching the batch from the training data; None also where ``note`` says so.
         examples_per_second: ``batch_size`` over the median step.
         peak_bytes: The most memory in use during the updates; None where the device does not tell.
         updates: How many were timed.
         reason: Why no micro-batch fits; empty otherwise.
+        note: What was measured less well than asked for, and why; empty otherwise.
     """
 
     batch_size: Count
@@ -50,6 +51,7 @@ class ProbedBatch(Frozen):
     peak_bytes: int | None
     updates: Annotated[int, Field(ge=0)]
     reason: str = ""
+    note: str = ""
 
 
 class TimeModel(Frozen):

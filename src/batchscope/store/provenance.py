@@ -59,7 +59,7 @@ def _commit() -> str | None:
 
 def _hardware() -> dict[str, Any]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found: dict[str, Any] = {"cpu": _cpu(), "cores": usable, "memory_bytes": _memory()}
+    found: dict[str, Any] = {"cpu": processor_name(), "cores": usable, "memory_bytes": _memory()}
     torch = sys.modules.get("torch")  # reading tables must not load it
     if torch is not None:
         found["torch_threads"] = torch.get_num_threads()
@@ -69,7 +69,8 @@ def _hardware() -> dict[str, Any]:
     return found
 
 
-def _cpu() -> str:
+def processor_name() -> str:
+    """What the CPU calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,0 +1,197 @@
+"""``batchscope probe``: what a workload's updates cost on a device, at each batch size."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchscope.cli.options import AsJson, DataDir
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from batchscope.spec.probe import Probe, ProbedBatch, Spread
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def probe(
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A built-in name, or path/to/file.py:function.")],
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="1,8,64 or from:to:factor.", show_default="powers of two to 8192 or the training data"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    seconds: Annotated[float, typer.Option(help="For timing each batch size.")] = 2.0,
+    optimizer: Annotated[str, typer.Option(help="Whose update, as in a study.")] = "nesterov",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 for autocast to it.")] = "float32",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.", show_default="torch's choice")] = None,
+    max_micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="The largest micro-batch to try.", show_default="what memory holds")
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="BYTES", help="That updates may take, such as 2GiB.", show_default="what is available"),
+    ] = None,
+    data_dir: DataDir = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file for the JSON document.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure time per step, memory and the largest micro-batch of a workload at each batch size on this device."""
+    from batchscope import runs
+    from batchscope.cli.show import console, number
+    from batchscope.errors import ProbeError
+
+    sizes = None if batch_sizes is None else batch_sizes_of(batch_sizes)
+    most = None if max_memory is None else bytes_of(max_memory)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--output: there is no folder {output.absolute().parent}; make it, or name another")
+    beside = console(stderr=True)
+    with beside.status("loading the workload") as status:
+
+        def show(progress: runs.Probing) -> None:
+            status.update(f"{progress.doing} batch size {number(progress.batch_size)}, {progress.share:.0%} done")
+
+        found = runs.probe(
+            workload,
+            batch_sizes=sizes,
+            device=device,
+            seconds=seconds,
+            optimizer=optimizer,
+            dtype=dtype,
+            threads=threads,
+            max_micro_batch=max_micro_batch,
+            max_memory=most,
+            data_dir=data_dir,
+            on_progress=show,
+        )
+    if output is not None:
+        try:
+            output.write_text(found.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ProbeError(
+                f"cannot write {output}: {error.strerror}; what was measured:\n{found.to_json()}"
+            ) from None
+    if as_json:
+        print(found.to_json())
+    else:
+        print_probe(console(), found)
+        if output is not None:
+            console().print(f"wrote {output}")
+
+
+def batch_sizes_of(text: str) -> list[int]:
+    """``1,8,64`` or ``from:to:factor``, where the factor is 2 if it is left out.
+
+    Raises:
+        StudyError: If the text is neither.
+    """
+    from pydantic import ValidationError
+
+    from batchscope.errors import StudyError
+    from batchscope.spec.faults import explain
+    from batchscope.spec.study import Span
+
+    try:
+        if ":" not in text:
+            return [int(part) for part in text.split(",")]
+        start, stop, *factor = text.split(":")
+        span = {"from": int(start), "to": int(stop), "factor": float(factor[0]) if factor else 2.0}
+        if len(factor) > 1:
+            raise ValueError
+        return Span.model_validate(span).sizes()
+    except ValidationError as error:
+        raise StudyError(explain(error, Span, f"--batch-sizes {text}")) from None
+    except ValueError:
+        raise StudyError(f"--batch-sizes is a list as 1,8,64 or from:to:factor as 1:4096:2, got {text!r}") from None
+
+
+def bytes_of(text: str) -> int:
+    """``1500000``, ``512MiB``, ``2GB``, ``1.5G``: K, M, G and T are powers of 1024.
+
+    Raises:
+        StudyError: If the text is no number of bytes, or less than one.
+    """
+    from batchscope.errors import StudyError
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?)(?:I?B)?\s*", text, re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise StudyError(f"--max-memory is a number of bytes as 2GiB or 512MiB, got {text!r}")
+    return size
+
+
+def print_probe(to: Console, found: Probe) -> None:
+    """The table, the fitted law, and where more batch no longer helps."""
+    from rich.text import Text
+
+    from batchscope.cli.show import number, printable
+
+    ranks = f" on each of {found.world_size} ranks" if found.world_size > 1 else ""
+    to.print(
+        f"{printable(found.workload)}: {found.parameters:,} parameters, {found.optimizer}, {found.dtype}, "
+        f"{found.device} ({printable(found.device_name)}), {found.threads} threads{ranks}"
+    )
+    to.print(_table(found))
+    for batch in found.batches:
+        for remark in (batch.reason, batch.note):
+            if remark:
+                to.print(Text(f"  batch size {batch.batch_size}: {printable(remark)}"))
+    if found.saturation_batch_size is not None:
+        to.print(f"  from batch size {number(found.saturation_batch_size)} on, more batch no longer helps this device")
+    elif sum(batch.step is not None for batch in found.batches) > 1:
+        to.print("  the largest batch size is the fastest per example: a larger one may help this device more")
+    model = found.time_model
+    if model is not None:
+        to.print(
+            f"  seconds of a step at batch size B: ({model.fixed:.3g}^s + ({model.per_example:.3g} B)^s)^(1/s), "
+            f"s = {model.sharpness:.3g}, wrong by at most {model.error:.0%} where it was checked"
+        )
+
+
+def _table(found: Probe) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    titles = (
+        "batch size",
+        "micro batch",
+        "accumulation",
+        "ms a step",
+        "quartiles",
+        "with data",
+        "examples/s",
+        "peak MiB",
+    )
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for batch in found.batches:
+        table.add_row(*_cells(batch))
+    return table
+
+
+def _cells(batch: ProbedBatch) -> list[str]:
+    from batchscope.cli.show import number
+
+    def milliseconds(spread: Spread | None) -> str:
+        return "-" if spread is None else number(1000 * spread.median)
+
+    quartiles = "-" if batch.step is None else f"{number(1000 * batch.step.low)} to {number(1000 * batch.step.high)}"
+    return [
+        number(batch.batch_size),
+        number(batch.micro_batch_size),
+        number(batch.accumulation_steps),
+        milliseconds(batch.step),
+        quartiles,
+        milliseconds(batch.step_with_data),
+        number(batch.examples_per_second),
+        "-" if batch.peak_bytes is None else f"{batch.peak_bytes / 2**20:,.1f}",
+    ]

@@ -1,0 +1,1 @@
+"""Measurements of a model and a device that know nothing of studies."""
