@@ -115,12 +115,13 @@ class User:
 class Ours:
     """A worker of the engine."""
 
-    def __init__(self, threads: int, device: str, place: int, limit: int, barrier: Any) -> None:
+    def __init__(self, threads: int, device: str, place: int, limit: int, budget_steps: int, barrier: Any) -> None:
         from batchscope.executors.local import _keep_freed_memory
 
         torch.set_num_threads(threads)
         _keep_freed_memory()
-        self.device, self.place, self.limit, self.barrier = device, place, limit, barrier
+        self.device, self.place, self.barrier = device, place, barrier
+        self.limit, self.budget_steps = limit, budget_steps
 
     def choose(self, name: str, batch_size: int) -> tuple[Any, float]:
         """The choice of this worker, and how long choosing took, with whatever was compiled for it."""
@@ -145,7 +146,7 @@ class Ours:
                     },
                 },
                 "goals": ["validation/loss < 1"],
-                "budget": {"steps": 1_000_000},
+                "budget": {"steps": self.budget_steps},
             }
         )
         self.cell = Cell(Loaded(workload, study, torch.device(self.device)), batch_size)
@@ -301,10 +302,12 @@ def together(processes: list[Process], method: str, *given: Any) -> list[Any]:
 class Team:
     """Workers that are at work at the same time."""
 
-    def __init__(self, workers: int, threads: int, device: str, limit: int) -> None:
+    def __init__(self, workers: int, threads: int, device: str, limit: int, budget_steps: int) -> None:
         self.barrier = multiprocessing.get_context("spawn").Barrier(workers, timeout=1800)
         self.workers, self.threads = workers, threads
-        self.processes = [Process(Ours, threads, device, place, limit, self.barrier) for place in range(workers)]
+        self.processes = [
+            Process(Ours, threads, device, place, limit, budget_steps, self.barrier) for place in range(workers)
+        ]
 
     def prepare(self, model: str, batch_size: int, seconds: float) -> dict[str, Any]:
         """All choose at once; the first one's choice is taken by all."""
