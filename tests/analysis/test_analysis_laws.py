@@ -84,6 +84,16 @@ def test_intervals_hold_the_truth_whether_from_draws_or_from_residuals() -> None
     assert (np.mean(hits, axis=0) <= 0.99).all()
 
 
+def test_the_interval_at_an_overhead_holds_the_truth() -> None:
+    truth = 1.2 * (8.0 + 40.0) - 40.0  # by the law, the examples B S(B) are proportional to B + critical
+    generator = np.random.default_rng(2)
+    fits = [laws.fit(SIZES, steps(40.0) * np.exp(0.05 * generator.standard_normal(len(SIZES)))) for _ in range(100)]
+    ends = [fitted.batch_size_at_overhead(0.2, 8.0) for fitted in fits]
+    hits = [(end.low or 0) <= truth <= (end.high or np.inf) for end in ends]
+    assert 0.8 <= np.mean(hits) <= 0.97
+    assert fits[0].law.batch_size_at_overhead(0.2, 8.0) == ends[0].value
+
+
 AUTHORS = {"85M": 745, "151M-ablation": 955, "302M": 1394, "604M": 1889, "1.2B": 2533}
 
 
@@ -94,8 +104,10 @@ def test_the_critical_batch_sizes_of_zhang_2024(data_dir: Path, model: str) -> N
     sizes, curve = (table.get_column(name).to_numpy() * 1.0 for name in ("batch_size_sequences", "steps_to_goal"))
     # Their number is the batch size that takes 20% more examples than 256 does, not the corner of the law, which is
     # about 3 to 4.5 times as large. By that definition the same law gives their numbers from these printed lists.
-    law = laws.fit(sizes, curve).law
-    assert law.batch_size_at_overhead(0.2, 256) == pytest.approx(AUTHORS[model], rel=0.02)
+    fitted = laws.fit(sizes, curve)
+    law, theirs = fitted.law, fitted.batch_size_at_overhead(0.2, 256)
+    assert theirs.value == pytest.approx(AUTHORS[model], rel=0.014)
+    assert theirs.low and theirs.high and theirs.low < AUTHORS[model] < theirs.high < 1.3 * theirs.low
     found = regimes(sizes, curve)
     assert found.critical_batch_size.value == pytest.approx(law.critical_batch_size, rel=0.05)
     assert found.perfect_scaling_until.low and found.critical_batch_size.value

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import polars as pl
+import pytest
 
+import batchscope.analysis.outcomes
 from analysis.hand_made import Trial
 from analysis.hand_made import tables as by_hand
 from analysis.simulated_studies import GOAL, SURFACES, tables
-from batchscope.analysis import other_analyses, steps_to_result, summary
+from batchscope.analysis import needed, other_analyses, steps_to_result, summary
+from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
 RUN = tables(SURFACES[4].pool(32, np.random.default_rng(0)))
@@ -39,6 +43,25 @@ def test_it_says_what_the_curve_says() -> None:
     assert [point["steps"] for point in entry["curve"]] == curve.table.get_column("steps").to_list()
     assert entry["regimes"]["critical_batch_size"] == curve.regimes.critical_batch_size.to_dict()
     assert "analyses" not in entry
+
+
+@pytest.mark.parametrize("most", [0, 10**7])
+def test_what_is_held_in_memory_changes_no_answer(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Measurements of other trials, other metrics, and a lazy table: the same document as from the run alone."""
+    monkeypatch.setattr(batchscope.analysis.outcomes, "HELD_ROWS", most)
+    trials, measurements = RUN
+    others = measurements.with_columns(pl.lit("another run's").alias("trial"), pl.lit(0.0).alias(GOAL.metric))
+    more = pl.concat([others, measurements]).with_columns(pl.lit(1.0).alias("train/loss"))
+    held_trials, held = needed(trials, more.lazy(), [GOAL.metric])
+    assert isinstance(held, pl.LazyFrame if most == 0 else pl.DataFrame) and held_trials.equals(trials)
+    assert held.lazy().collect().equals(measurements.select(held.lazy().collect_schema().names()))
+    assert "train/loss" not in held.lazy().collect_schema().names()
+    alone = steps_to_result(trials, measurements, GOAL)
+    document = summary(trials, more.lazy(), [GOAL], workload="")
+    assert document["goals"][0]["regimes"]["critical_batch_size"] == alone.regimes.critical_batch_size.to_dict()
+    assert document["goals"][0]["analyses"] == other_analyses(trials, measurements, GOAL)
+    with pytest.raises(AnalysisError, match="it measured validation/error, train/loss"):
+        summary(trials, more, [Goal.parse("train/error < 1")], workload="")
 
 
 def test_an_analysis_that_the_run_cannot_answer_is_refused_in_words() -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from batchscope.analysis import Curve, Interval, Law, Regimes
@@ -86,8 +87,8 @@ def interval(value: float | None, low: float | None = None, high: float | None =
 def fit(critical: float = 4.0) -> Fit:
     """The two-asymptote law with 20 steps at the least, as fitted between batch sizes 2 and 8."""
     law = Law(fewest_steps=20.0, critical_batch_size=critical, sharpness=1.0, measured=(2.0, 8.0))
-    ends = {"critical_batch_size": interval(critical), "fewest_steps": interval(20.0), "sharpness": interval(1.0)}
-    return Fit(law=law, **ends, residual=0.0)
+    draws = np.array([[critical, 1.0]])
+    return Fit(law, interval(critical), interval(20.0), interval(1.0), residual=0.0, draws=draws)
 
 
 def curve(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
 
+from batchscope import open_run
 from batchscope.errors import DataError, StoreError
 from batchscope.spec import documents
 from batchscope.store import Store, find_runs
@@ -159,6 +160,25 @@ def test_a_maximising_metric_keeps_its_name(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "run")
     assert documents.load(store.study_text, "x")["goals"] == ["validation/average_precision > 0.31"]
     assert store.measurements().collect()["validation/average_precision"].to_list() == [0.1, 0.32]
+    for goal, steps in ((None, 5), ("val/average_precision > 0.315", 5), ("validation/average_precision > 0.32", None)):
+        assert open_run(tmp_path / "run").steps_to_result(goal).table["steps"].to_list() == [steps]
+    export_batch_science(store, tmp_path / "out")
+    measured = (tmp_path / "out/open_images_v4/resnet_50/nesterov_momentum/64/1/measurements.csv").read_text()
+    assert measured.startswith("step,val/average_precision\n")
+
+
+def test_an_imported_run_is_analysed_and_reported_as_any_other(workload: Path, tmp_path: Path) -> None:
+    """The selection leaves out the unfinished trial 9, which was quickest; strictly beyond the goal, ties by number."""
+    import_batch_science(workload, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    rows = run.summary()["goals"][0]["curve"]
+    assert [(row["batch_size"], row["steps"], row["trial"]) for row in rows] == [
+        (64, 200, "b64-10"),
+        (256, 100, "b256-1"),
+    ]
+    report = run.write_report()
+    assert json.loads(report.with_name("summary.json").read_text()) == run.summary()
+    assert "mnist/simple_cnn_base/nesterov_momentum" in report.read_text()
 
 
 def test_names_of_metrics() -> None:

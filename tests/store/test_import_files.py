@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from batchscope import open_run
 from batchscope.errors import BatchscopeError, DataError, StoreError, StudyError
 from batchscope.spec import documents
 from batchscope.store import Store, find_runs
@@ -250,6 +251,14 @@ def test_the_curves_of_zhang_2024_come_in_whole(tmp_path: Path, data_dir: Path) 
     assert len(made.runs) == 5 and made.trials == 45 and not made.problems
     steps = Store.open(tmp_path / "runs" / "85M").trials()["steps"].to_list()
     assert steps == [46000, 23000, 13282, 7000, 3840, 2500, 1800, 1600, 1600]
+    # The table of docs/import_export.md, with the authors' own fits.
+    page = (Path(__file__).parents[2] / "docs" / "import_export.md").read_text()
+    for model, theirs in {"85M": 745, "151M": 955, "302M": 1394, "604M": 1889, "1.2B": 2533}.items():
+        name = next(run.name for run in made.runs if run.name.startswith(model))
+        found = open_run(tmp_path / "runs" / name).steps_to_result().regimes.critical_batch_size
+        assert found.value and found.low and found.low < theirs < (found.high or math.inf)
+        high = f"{found.high:,.0f}" if found.high else "open"
+        assert f"| {model} | {found.value:,.0f} | {found.low:,.0f} to {high} | {theirs:,} |" in page
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])

@@ -5,13 +5,14 @@ from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
 from batchscope.analysis.interval import Interval
 from batchscope.analysis.laws import Law
 from batchscope.analysis.options import Option
+from batchscope.analysis.outcomes import Table, needed
 from batchscope.analysis.recommend import Recommendation
 from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.rules import RuleCheck, rule_check
 from batchscope.analysis.scaling import Contour, NormalisedCurves, Speedup, compare, contour, speedup
 from batchscope.analysis.stability import Sensitivity, StabilityMap, sensitivity, stability_map
 from batchscope.analysis.steps import Curve, steps_to_result
-from batchscope.analysis.summary import other_analyses, summary
+from batchscope.analysis.summary import other_analyses, plain_rows, summary
 
 __all__ = [
     "BudgetQuality",
@@ -28,11 +29,14 @@ __all__ = [
     "Sensitivity",
     "Speedup",
     "StabilityMap",
+    "Table",
     "best_under_budgets",
     "compare",
     "contour",
     "expected_steps",
+    "needed",
     "other_analyses",
+    "plain_rows",
     "rule_check",
     "sensitivity",
     "speedup",

@@ -5,7 +5,7 @@ Legend: M batch sizes, D draws, P sharpnesses, G critical batch sizes of a grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -56,9 +56,7 @@ class Law:
         Zhang 2024 calls this the critical batch size, with an overhead of 0.2 over batch size 256. It may lie
         outside the measured batch sizes.
         """
-        k = self.sharpness
-        relative = (1 + overhead) ** k * (1 + (reference / self.critical_batch_size) ** k) - 1
-        return float(self.critical_batch_size * relative ** (1 / k))
+        return float(_at_overhead(np.array(self.critical_batch_size), self.sharpness, overhead, reference))
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Fit:
     """A law and the intervals of its parameters; ``residual`` is the root mean square of log steps about it.
 
     A critical batch size outside the measured ones, and what hangs on it, is ``None`` on that side: the law's own
-    value is then an extrapolation.
+    value is then an extrapolation. ``draws`` (D, 2) are the critical batch size and the sharpness of every draw.
     """
 
     law: Law
@@ -74,6 +72,13 @@ class Fit:
     fewest_steps: Interval
     sharpness: Interval
     residual: float
+    draws: Array = field(compare=False, repr=False)
+
+    def batch_size_at_overhead(self, overhead: float, reference: float) -> Interval:
+        """That of the law, with its interval."""
+        ends = _at_overhead(self.draws[:, 0], self.draws[:, 1], overhead, reference)
+        value = self.law.batch_size_at_overhead(overhead, reference)
+        return Interval.from_draws(value, ends, self.critical_batch_size.level)
 
 
 def fit(
@@ -118,6 +123,7 @@ def fit(
         if sharpness is not None
         else Interval.from_draws(float(sharp[0]), sharp[1:], level),
         float(np.sqrt((residual**2).mean())),
+        np.column_stack([np.exp(critical[1:]), power[1:]]),
     )
 
 
@@ -166,6 +172,11 @@ def evidence(batch_sizes: Array, steps: Array, deviation: Array | None = None) -
         rows.append(row | {"aicc": criteria[-1] if np.isfinite(criteria[-1]) else None})
     rich = bool(criteria[1] < criteria[0] - _EVIDENCE)
     return pl.DataFrame(rows).with_columns(pl.Series("chosen", [not rich, rich]))
+
+
+def _at_overhead(critical: Array, sharpness: Array | float, overhead: float, reference: float) -> Array:
+    relative = (1 + overhead) ** sharpness * (1 + (reference / critical) ** sharpness) - 1
+    return np.asarray(critical * relative ** (1 / sharpness))
 
 
 def _require(batch_sizes: Array, parameters: int) -> None:

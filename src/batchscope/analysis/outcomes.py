@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from batchscope.spec.goal import Goal
 Array = NDArray[np.float64]
 Table = pl.DataFrame | pl.LazyFrame
 PREFIX = "hyperparameter/"
+HELD_ROWS = 10_000_000  # half a gigabyte
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,23 @@ def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
     )
     sizes = grid.partition_by("batch_size", as_dict=True, include_key=False)
     return Outcomes(goal, table, {int(key[0]): steps.to_series().to_numpy() * 1.0 for key, steps in sizes.items()})
+
+
+def needed(trials: Table, measurements: Table, metrics: Collection[str]) -> tuple[pl.DataFrame, Table]:
+    """The tables, with only the measurements that questions about these trials and metrics look at.
+
+    They are read once and held in memory if there are few enough, else left lazy. Tables that cannot answer are
+    returned as they are, so that the question itself says why.
+    """
+    known, looks = trials.lazy().collect(), measurements.lazy()
+    names = looks.collect_schema().names()
+    if known.is_empty() or not set(metrics) <= set(names):
+        return known, looks
+    columns = [name for name in names if name in {"trial", "batch_size", "step", "epoch", *metrics}]
+    looks = looks.select(columns).filter(pl.col("trial").is_in(known.get_column("trial").implode()))
+    rows = measurements.lazy().select(pl.len())  # which the headers of the files tell; those of few trials are counted
+    few = any(count.collect(engine="streaming").item() <= HELD_ROWS for count in (rows, looks.select(pl.len())))
+    return known, looks.collect(engine="streaming") if few else looks
 
 
 def crossings(feasible: pl.DataFrame) -> tuple[Array, Array, Array]:

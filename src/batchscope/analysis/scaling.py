@@ -60,7 +60,7 @@ def speedup(
     losses = (
         seen.select("trial", "step", metric)
         .collect(engine="streaming")
-        .sort(metric, "step", descending=[not falling, False])
+        .sort(metric, "step", "trial", descending=[not falling, False, False])
     )
     if losses.is_empty():
         raise AnalysisError(f"the speedup needs {metric} at the largest batch size, and no look there has a number")

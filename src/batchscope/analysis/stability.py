@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from batchscope.analysis.budgets import Better
 from batchscope.analysis.outcomes import PREFIX, Table, look_grid, outcomes, require_full_training, require_metric
@@ -176,7 +176,7 @@ def sensitivity(
             if unknown := group.filter(early).height:
                 rows.append((batch_size, factor, None, None, None, unknown))
                 continue
-            low, high = beta.ppf([(1 - level) / 2, (1 + level) / 2], near + 0.5, count - near + 0.5)
+            low, high = betaincinv(near + 0.5, count - near + 0.5, [(1 - level) / 2, (1 + level) / 2])
             rows.append((batch_size, factor, near / count, min(low, near / count), max(high, near / count), 0))
     table = pl.DataFrame(rows, schema=_SHARES, orient="row")
     if table.is_empty():

@@ -10,7 +10,7 @@ import polars as pl
 
 from batchscope.analysis.audit import Space, expected_steps
 from batchscope.analysis.budgets import Better, best_under_budgets
-from batchscope.analysis.outcomes import Table, hyperparameters
+from batchscope.analysis.outcomes import Table, hyperparameters, needed
 from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.rules import rule_check
 from batchscope.analysis.scaling import contour, speedup
@@ -36,16 +36,23 @@ def summary(
     edge: float = 0.05,
     equal_trials: bool = False,
     analyses: bool = True,
+    curves: Sequence[Curve] | None = None,
 ) -> dict[str, Any]:
     """The curve, the regimes and the other analyses of every goal, as plain values for JSON.
 
     An analysis that the run kept too little for is there as ``{"refused": REASON}``. A metric that was not
-    measured, or a run without trials, is an ``AnalysisError``.
+    measured, or a run without trials, is an ``AnalysisError``. ``curves`` are those of the goals, if they were drawn
+    already.
     """
-    names = hyperparameters(trials.lazy().collect_schema().names())
+    trials, measurements = needed(trials, measurements, [goal.metric for goal in goals])
+    names = hyperparameters(trials.columns)
     entries = []
-    for goal in goals:
-        curve = steps_to_result(trials, measurements, goal, space=space, edge=edge, equal_trials=equal_trials)
+    if curves is None:
+        curves = [
+            steps_to_result(trials, measurements, goal, space=space, edge=edge, equal_trials=equal_trials)
+            for goal in goals
+        ]
+    for goal, curve in zip(goals, curves, strict=True):
         entry: dict[str, Any] = {"goal": str(goal), "level": curve.level, "confirmed": curve.confirmed}
         entry |= {"curve": _points(curve, names), "regimes": _regimes(curve.regimes), "notes": list(curve.notes)}
         entries.append(entry | ({"analyses": other_analyses(trials, measurements, goal)} if analyses else {}))
@@ -72,7 +79,7 @@ def other_analyses(trials: Table, measurements: Table, goal: Goal) -> dict[str, 
 
 def _answer(question: Callable[[], pl.DataFrame]) -> Any:
     try:
-        return [_plain(row) for row in question().iter_rows(named=True)]
+        return plain_rows(question())
     except AnalysisError as refusal:
         return {"refused": str(refusal)}
 
@@ -87,6 +94,11 @@ def _points(curve: Curve, names: list[str]) -> list[dict[str, Any]]:
         point = {name: row.pop(name) for name in names}
         rows.append(_plain(row) | {"hyperparameters": None if row["steps"] is None else point})
     return rows
+
+
+def plain_rows(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as plain values for JSON."""
+    return [_plain(row) for row in table.iter_rows(named=True)]
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ _XI_WEIGHT = np.array([3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0])
 _LOG_SIGMA = np.linspace(np.log(1e-3), np.log(4.0), 48)
 _LOG_HAZARD = np.linspace(-7.0, 2.5, 56)
 _WIDE = 2.0
+_PARTS = 14  # of the nodes: what one of them needs stays in the cache of a core, which makes it twice as fast
 _QUANTILES = -np.log1p(-(np.arange(32) + 0.5) / 32)  # of a unit exponential
 
 
@@ -90,7 +91,8 @@ def fit(before: Array, first: Array, watched: Array, draws: int, generator: np.r
     mu = high.min() - sigma * np.expm1(xi * log_hazard) / xi
     density = log_sigma + xi * log_hazard  # d mu d log sigma, in the coordinates of the nodes
     density += np.repeat(np.log(_XI_WEIGHT), len(xi) // len(_XI)) - np.log1p((sigma / _WIDE) ** 2)
-    density += _log_likelihood(mu, sigma, xi, low, high, censored, trials)
+    parts = np.array_split(np.arange(len(xi)), _PARTS)
+    density += np.concatenate([_log_likelihood(mu[n], sigma[n], xi[n], low, high, censored, trials) for n in parts])
     node = generator.choice(len(density), size=draws, p=np.exp(density - logsumexp(density)))
     return Tail(mu[node], sigma[node], xi[node], trials)
 

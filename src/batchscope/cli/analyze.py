@@ -1,16 +1,21 @@
-"""``batchscope analyze``: steps to result and scaling regimes of a run."""
+"""``batchscope analyze``: steps to result and scaling regimes of a run, or of every run in a folder."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchscope.cli.options import AsJson, RunFolder
+from batchscope.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from batchscope.analysis import Curve
+    from batchscope.runs import Run
 
 
 def analyze(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or a folder of runs.")],
     goal: Annotated[
         list[str] | None, typer.Option("--goal", help='Such as "validation/error < 0.1"; otherwise the study\'s own.')
     ] = None,
@@ -21,8 +26,11 @@ def analyze(
 ) -> None:
     """Show the steps-to-result curve of every goal, its regimes, and how sure they are."""
     from batchscope.cli.show import console, print_curve, print_json, print_warnings
-    from batchscope.runs import open_run
+    from batchscope.runs import holds_several, open_run
 
+    if holds_several(run):
+        _analyze_each(run, goal or [], equal_trials, as_json)
+        return
     result = open_run(run)
     print_warnings(result)
     if as_json:
@@ -30,3 +38,41 @@ def analyze(
         return
     for curve in result.curves(goal or (), equal_trials=equal_trials):
         print_curve(console(), curve)
+
+
+def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: bool) -> None:
+    """The same for a folder of runs. A run that refuses is named on standard error, and the others go on."""
+    import json
+
+    from batchscope.cli.show import console, overview, print_curve, print_runs, print_warnings, printable
+    from batchscope.errors import AnalysisError, BatchscopeError
+    from batchscope.runs import ask_each, comparison
+    from batchscope.spec.goal import Goal
+
+    asked = [Goal.parse(text) for text in goals]  # what is no goal is refused once, not by every run
+
+    def question(run: Run) -> tuple[Run, list[Curve], str]:
+        if not as_json:
+            return run, run.curves(asked, equal_trials=equal_trials), ""
+        found, document = run.answers(asked, equal_trials=equal_trials)
+        return run, found, json.dumps(document, allow_nan=False)
+
+    curves: dict[str, list[Curve]] = {}
+    documents: dict[str, str] = {}
+    for name, answer in ask_each(folder, question):
+        if isinstance(answer, BatchscopeError):
+            console(stderr=True).print(f"{printable(name)} has no answer: {printable(str(answer))}")
+            documents[name] = json.dumps({"refused": str(answer)})
+            continue
+        run, curves[name], documents[name] = answer
+        print_warnings(run)
+        if not as_json:
+            console().print(f"\n{printable(name)}", style="bold")
+            for curve in curves[name]:
+                print_curve(console(), curve)
+    if not curves:
+        raise AnalysisError(f"none of the {len(documents)} runs in {folder} has an answer: see the reasons above")
+    if as_json:
+        print_runs(documents, comparison(curves))
+    else:
+        console().print(overview(curves))

@@ -32,13 +32,14 @@ def run(
     from batchscope.cli.main import INTERRUPTED
     from batchscope.cli.progress import Display
     from batchscope.cli.show import console, print_curve, print_estimate, print_warnings
+    from batchscope.runs.estimate import estimate
     from batchscope.spec.study import Study
 
     resolved = Study.from_yaml(study, overrides or ())
     folder = output or Path("runs") / study.stem
     if dry_run:
-        estimate = runs.estimate(resolved, device=device, workers=workers, data_dir=data_dir)
-        print_estimate(console(), resolved, estimate)
+        cost = estimate(resolved, device=device, workers=workers, data_dir=data_dir)
+        print_estimate(console(), resolved, cost)
         return
     again = shlex.join(["batchscope", *sys.argv[1:]])
     try:

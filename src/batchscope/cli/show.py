@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from batchscope.analysis import Curve, Interval
-from batchscope.runs import Estimate, Run
-from batchscope.spec.study import Study
+if TYPE_CHECKING:
+    from batchscope.analysis import Curve, Interval
+    from batchscope.runs import Estimate, Run
+    from batchscope.spec.study import Study
 
 # Where the output is no terminal there is no width to fit: lines are not folded.
 PIPED_WIDTH = 200
@@ -90,6 +91,29 @@ def print_curve(to: Console, curve: Curve) -> None:
     for note in dict.fromkeys((*curve.notes, *regimes.notes)):
         if not note.endswith((": see reason", ": see verdict")):  # said above, at the point itself
             to.print(f"  note: {printable(note)}")
+
+
+def overview(curves: Mapping[str, Sequence[Curve]]) -> Table:
+    """One row for every goal of every run: the fewest steps, and where the regimes end."""
+    table = Table()
+    for title in ("run", "goal"):
+        table.add_column(title, overflow="fold")
+    for title in ("fewest steps", "at batch size", "perfect until", "critical", "useful until"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for run, curve in ((run, curve) for run, some in curves.items() for curve in some):
+        found = curve.regimes
+        best = curve.table.drop_nulls("steps").sort("steps", "batch_size").head(1)
+        fewest = best.select("steps", "batch_size").row(0) if best.height else (None, None)
+        ends = (found.perfect_scaling_until, found.critical_batch_size, found.maximum_useful_batch_size)
+        numbers = (*fewest, *(None if end.value is None else round(end.value) for end in ends))
+        table.add_row(*map(Text, (printable(run), printable(str(curve.goal)), *map(number, numbers))))
+    return table
+
+
+def print_runs(documents: Mapping[str, str], comparison: Mapping[str, Any]) -> None:
+    """One JSON document of many, given as JSON: a line for each run."""
+    lines = ",\n".join(f"{json.dumps(name)}: {text}" for name, text in documents.items())
+    print(f'{{"schema": 1, "comparison": {json.dumps(comparison, allow_nan=False)}, "runs": {{\n{lines}\n}}}}')
 
 
 def print_warnings(run: Run) -> None:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from batchscope.analysis import Curve, steps_to_result, summary
-from batchscope.analysis.options import Option
-from batchscope.analysis.recommend import Recommendation
+from batchscope.analysis import Curve, Table, needed, steps_to_result, summary
 from batchscope.errors import AnalysisError
-from batchscope.report import page, picture
-from batchscope.report.markup import Section
-from batchscope.report.recommendation import recommendation_section, refused_section
-from batchscope.report.sections import sections
-from batchscope.runs.advice import of_study
-from batchscope.runs.snippet import snippet
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
-from batchscope.spec.study import Study
 from batchscope.store.imported import in_our_words, selected
 from batchscope.store.store import Store, find_runs
+
+if TYPE_CHECKING:
+    from batchscope.analysis.options import Option
+    from batchscope.analysis.recommend import Recommendation
+    from batchscope.report.markup import Section
+    from batchscope.spec.study import Study
 
 
 class Run:
@@ -50,12 +47,14 @@ class Run:
         self.provenance = self._store.provenance
         source = str(self.folder / "study.yaml")
         self._document = documents.load(self._store.study_text, source)
+        self.study: Study | None = None
         if "imported" in self._document:
-            self.study = None
             self.workload = str(self._document.get("workload", ""))
             given = self._document.get("goals") or ()
             self.goals = tuple(in_our_words(Goal.parse(str(goal)), self._document) for goal in given)
         else:
+            from batchscope.spec.study import Study  # which loads torch: what was imported is read without
+
             self.study = Study.from_mapping(self._document, source)
             self.workload, self.goals = self.study.workload, self.study.goals
 
@@ -94,26 +93,24 @@ class Run:
 
     def curves(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> list[Curve]:
         """The curves of several goals, by default of all of the study's; errors are those of ``steps_to_result``."""
-        trials, measurements = self._tables()
-        return [
-            steps_to_result(trials, measurements, goal, space=self._space(), equal_trials=equal_trials)
-            for goal in self._goals(goals)
-        ]
+        asked = self._goals(goals)
+        return self._curves(*self._needed(asked), asked, equal_trials)
 
     def summary(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> dict[str, Any]:
         """The document of ``summary.json``: the curve and the regimes of every goal, by default the study's.
 
         Errors are those of ``steps_to_result``.
         """
-        trials, measurements = self._tables()
-        return summary(
-            trials,
-            measurements,
-            self._goals(goals),
-            workload=self.workload,
-            space=self._space(),
-            equal_trials=equal_trials,
-        )
+        return self.answers(goals, equal_trials=equal_trials)[1]
+
+    def answers(
+        self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False
+    ) -> tuple[list[Curve], dict[str, Any]]:
+        """What ``curves`` and ``summary`` return, from one reading of the measurements."""
+        asked = self._goals(goals)
+        tables = self._needed(asked)
+        curves = self._curves(*tables, asked, equal_trials)
+        return curves, summary(*tables, asked, workload=self.workload, curves=curves)
 
     def status(self) -> dict[str, Any]:
         """How far the run is: who drives it, and for every batch size the trials by status and the best steps."""
@@ -154,6 +151,8 @@ class Run:
             kind: ``yaml`` or ``pytorch``.
             goal: That the recommendation was for, by default the study's first.
         """
+        from batchscope.runs.snippet import snippet
+
         aim = self._goals([] if goal is None else [goal])[0]
         return snippet(self.study, option, aim, kind, train_size=self._train_size())
 
@@ -175,11 +174,14 @@ class Run:
             live: Whether the run goes on; then the page says so and reloads itself.
             advice: The recommendation to show; by default that for the first goal on idealised hardware.
         """
+        from batchscope.report import page
+        from batchscope.report.sections import sections
+
         trials, measurements = self._tables()
-        space, goals = self._space(), self._goals(())
-        document = summary(trials, measurements, goals, workload=self.workload, space=space, analyses=not live)
+        goals = self._goals(())
+        curves = self._curves(*needed(trials, measurements, [goal.metric for goal in goals]), goals, False)
+        document = summary(trials, measurements, goals, workload=self.workload, analyses=not live, curves=curves)
         self._store.write_summary(document)
-        curves = [steps_to_result(trials, measurements, goal, space=space) for goal in goals]
         html = page.render(
             curves,
             trials,
@@ -195,6 +197,9 @@ class Run:
 
     def _advice(self, curve: Curve, given: Recommendation | None) -> Section:
         """What to do, or why that cannot be said."""
+        from batchscope.report.recommendation import recommendation_section, refused_section
+        from batchscope.runs.advice import of_study
+
         try:
             return recommendation_section(given or of_study(curve, self.study))
         except AnalysisError as refusal:
@@ -202,12 +207,22 @@ class Run:
 
     def picture(self) -> str:
         """The curves of the study's goals as a still SVG, for a README or a paper; errors are those of ``curves``."""
+        from batchscope.report import picture
+
         return picture.steps_to_result(self.curves(), title=self.workload)
 
     def _tables(self) -> tuple[pl.DataFrame, pl.LazyFrame]:
         """Trials and measurements of one moment; of an imported run, the trials that its source would take."""
         trials, measurements = self._store.tables()
         return selected(trials, self._document), measurements
+
+    def _needed(self, goals: Sequence[Goal]) -> tuple[pl.DataFrame, Table]:
+        """The tables, as far as the goals need them."""
+        return needed(*self._tables(), [goal.metric for goal in goals])
+
+    def _curves(self, trials: Table, measurements: Table, goals: Sequence[Goal], equal_trials: bool) -> list[Curve]:
+        space = self._space()
+        return [steps_to_result(trials, measurements, goal, space=space, equal_trials=equal_trials) for goal in goals]
 
     def _goals(self, given: Sequence[str | Goal]) -> list[Goal]:
         """The goals that are given, else the study's."""
