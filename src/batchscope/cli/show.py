@@ -116,7 +116,9 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     to.print(
         f"at most {duration(estimate.seconds)} on {workers}, {share:.0%} of it evaluation, if all trials ran to the"
     )
-    what = "; a race ends far earlier" if study.policy == "race" else ""
+    what = {"race": "; a race ends far earlier", "halving": "; halving drops most of them earlier"}.get(
+        study.policy, ""
+    )
     to.print(f"budget{what}. About {estimate.memory_bytes / 2**20:,.0f} MiB beside the libraries. Nothing was run.")
 
 

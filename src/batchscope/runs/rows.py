@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ class Record:
         rows = trials.select("trial", "steps", "status", "train_seconds", "evaluation_seconds").iter_rows()
         self._known = {trial: (steps, status, (train, evaluation)) for trial, steps, status, train, evaluation in rows}
         self._reached: dict[Goal, dict[str, int]] = {}
-        self._best: dict[Goal, dict[str, float]] = {}
+        self._best: dict[Goal, dict[str, tuple[list[int], list[float]]]] = {}
         columns = measurements.collect_schema().names()
         for goal in goals:
             if goal.metric in columns:
@@ -96,9 +97,10 @@ class Record:
                 beyond = value < goal.threshold if goal.side == "<" else value > goal.threshold
                 first = measurements.filter(beyond).group_by("trial").agg(pl.col("step").min()).collect()
                 self._reached[goal] = dict(first.iter_rows())
-                best = value.min() if goal.side == "<" else value.max()
-                finite = measurements.filter(value.is_finite()).group_by("trial").agg(best)
-                self._best[goal] = dict(finite.collect().iter_rows())
+                so_far = value.cum_min() if goal.side == "<" else value.cum_max()
+                finite = measurements.filter(value.is_finite()).sort("trial", "step")
+                bests = finite.group_by("trial", maintain_order=True).agg("step", so_far.alias("best"))
+                self._best[goal] = {trial: (steps, best) for trial, steps, best in bests.collect().iter_rows()}
 
     def outcomes(self, unit: Unit, ids: Sequence[str]) -> dict[int, Outcome] | None:
         """What became of the trials of a unit, by trial index; None unless all of it is known."""
@@ -111,9 +113,15 @@ class Record:
             end = min(steps, unit.until)
             reached = {goal: by_trial[name] for goal, by_trial in self._reached.items() if name in by_trial}
             within = {goal: step for goal, step in reached.items() if unit.start < step <= end}
-            best = {goal: by_trial[name] for goal, by_trial in self._best.items() if name in by_trial}
+            # A race that goes on must see what it saw then: nothing of what was measured later.
+            best = {goal: value for goal in self._best if (value := self._best_until(goal, name, end)) is not None}
             found[index] = Outcome(end, diverged, within, best)
         return found
+
+    def _best_until(self, goal: Goal, name: str, step: int) -> float | None:
+        steps, best = self._best[goal].get(name, ((), ()))
+        known = bisect.bisect_right(steps, step)
+        return best[known - 1] if known else None
 
     def steps(self, name: str) -> int:
         """The last look that is known of a trial; 0 for an unknown one."""
