@@ -241,7 +241,7 @@ def _approximate(trials: pl.DataFrame) -> str | None:
     return (
         f"approximate: policy halving, or another pruner, dropped {pruned.height} trial{'s' * (pruned.height > 1)} "
         f"at rungs {rungs}; one of them might have won, so steps to result is an upper bound. The intervals are to be "
-        "trusted less: they take these trials as merely not watched for longer, though they were dropped for their values"
+        "trusted less: they take these trials as not watched for longer, though they were dropped for their values"
     )
 
 

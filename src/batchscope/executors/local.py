@@ -20,6 +20,7 @@ import torch
 from batchscope import workloads
 from batchscope.engine.choice import Choice
 from batchscope.errors import BatchscopeError, ExecutionError
+from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import Checkpoints, Result, Worker
 from batchscope.plan.race import Heat, Unit
 from batchscope.spec.study import Study
@@ -40,6 +41,8 @@ class Setup:
         threads: For each worker.
         data_dir: Where data sets lie; None for the default.
         workload: The workload itself; None to load it by the study's name for it.
+        data: Its examples, if processes share them.
+        held_bytes: The most that a worker keeps of states that it is not advancing; None for no limit.
     """
 
     study: Study
@@ -48,12 +51,16 @@ class Setup:
     threads: int
     data_dir: Path | None = None
     workload: Workload | None = None
+    data: SharedData | None = None
+    held_bytes: int | None = None
 
     def worker(self, interrupted: Callable[[], bool]) -> Worker:
         """A worker in this process."""
         workload = self.workload or workloads.load(self.study.workload, self.data_dir)
+        if self.data is not None:
+            workload = self.data.into(workload)
         device = torch.device(self.device)
-        return Worker(self.study, workload, device, self.checkpoints, interrupted)
+        return Worker(self.study, workload, device, self.checkpoints, interrupted, self.held_bytes)
 
 
 @dataclass(frozen=True)
@@ -270,12 +277,13 @@ def _serve(pipe: Connection, setup: Setup, stopping: Any) -> None:
     """A worker process: one task after the other until the driver stops it, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and says what follows from it
     torch.set_num_threads(setup.threads)
-    _keep_freed_memory()
     worker: Worker | None = None
     with suppress(EOFError, OSError):
         while (task := pipe.recv()) is not None:
             try:
-                worker = worker or setup.worker(stopping.is_set)
+                if worker is None:
+                    worker = setup.worker(stopping.is_set)
+                    _keep_freed_memory()  # from here on: a copy of the data that was shared must go back
                 reply: object = _do(worker, task)
             except BatchscopeError as error:
                 reply = error

@@ -80,6 +80,10 @@ class _Held:
     pack: Pack
     saved_at: float = field(default=0.0)
 
+    @property
+    def bytes(self) -> int:
+        return sum(value.nbytes for value in self.pack.state.values())
+
 
 class Worker:
     """Computes units of one study on one device."""
@@ -91,9 +95,20 @@ class Worker:
         device: torch.device,
         checkpoints: Checkpoints,
         interrupted: Callable[[], bool] = lambda: False,
+        held_bytes: int | None = None,
     ) -> None:
-        """Place the data; nothing is computed yet."""
-        self._study, self._checkpoints = study, checkpoints
+        """Place the data; nothing is computed yet.
+
+        Args:
+            study: Whose units.
+            workload: Its workload.
+            device: Where to train.
+            checkpoints: Where packs are kept between processes.
+            interrupted: Asked at every look.
+            held_bytes: The most to keep of packs that are not being advanced: beyond it those that were advanced
+                longest ago are kept as checkpoints only. None for no limit.
+        """
+        self._study, self._checkpoints, self._held_bytes = study, checkpoints, held_bytes
         self._loaded = Loaded(workload, study, device)
         self._interrupted = interrupted
         self._programs: dict[int, Program] = {}
@@ -130,10 +145,12 @@ class Worker:
         if advanced is None:
             return None
         pack, measured = advanced
-        held = self._held.setdefault((unit.heat, unit.group), _Held(pack))
+        held = self._held.pop((unit.heat, unit.group), _Held(pack))
         held.pack = pack
+        self._held[unit.heat, unit.group] = held  # last: it was advanced last
         if pack.train_seconds * len(pack.trials) - held.saved_at > CHECKPOINT_SECONDS:
             self._save(unit.heat, unit.group, held)
+        self._spill()
         ends = [diverged_at(measured, k) for k in range(len(unit.members))]
         return Result(
             unit,
@@ -169,6 +186,18 @@ class Worker:
     def _save(self, heat: Heat, group: int, held: _Held) -> None:
         self._checkpoints.save(_name(heat, group), held.pack.to_tensors())
         held.saved_at = held.pack.train_seconds * len(held.pack.trials)
+
+    def _spill(self) -> None:
+        """Keep no more in memory than allowed; at least the pack that was advanced last."""
+        if self._held_bytes is None:
+            return
+        held = sum(each.bytes for each in self._held.values())
+        for (heat, group), each in list(self._held.items())[:-1]:
+            if held <= self._held_bytes:
+                return
+            self._save(heat, group, each)
+            del self._held[heat, group]
+            held -= each.bytes
 
     def _program(self, heat: Heat, choice: Choice) -> Program:
         cell = Cell(self._loaded, heat.batch_size, heat.replicate)

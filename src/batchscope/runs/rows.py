@@ -6,6 +6,8 @@ import bisect
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -14,31 +16,54 @@ from batchscope.plan.race import Outcome, Unit
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
 
-NO_LOOKS = pl.DataFrame(schema={"trial": pl.String, "batch_size": pl.Int64, "step": pl.Int64})
+_LOOK_COLUMNS = {
+    "trial": pl.String,
+    "batch_size": pl.Int64,
+    "step": pl.Int64,
+    "examples": pl.Int64,
+    "epoch": pl.Float64,
+    "seconds": pl.Float64,
+}
 
 
-def measurement_rows(result: Result, ids: Sequence[str], known: Sequence[int]) -> pl.DataFrame:
-    """The looks of a unit, one row for each trial and look, without those after a divergence.
+@dataclass(frozen=True)
+class Computed:
+    """A unit that was computed.
 
-    Args:
+    Attributes:
         result: Of the unit.
         ids: Of its trials.
         known: For every trial, the last look that is written already: an extended run passes again over what it has.
     """
-    looks = result.looks
-    frames = []
-    for k, (trial, start, end) in enumerate(zip(ids, known, result.steps, strict=True)):
-        columns = {
-            "step": looks.steps,
-            "examples": looks.examples,
-            "epoch": [None if math.isnan(epoch) else epoch for epoch in looks.epochs],
-            **{name: [row[k] for row in rows] for name, rows in looks.metrics.items()},
-            "seconds": looks.seconds,
-        }
-        schema = {name: pl.Int64 if name in {"step", "examples"} else pl.Float64 for name in columns}
-        frame = pl.DataFrame(columns, schema=schema).filter(pl.col("step").is_between(start + 1, end))
-        frames.append(frame.with_columns(trial=pl.lit(trial), batch_size=pl.lit(result.unit.heat.batch_size, pl.Int64)))
-    return pl.concat(frames)
+
+    result: Result
+    ids: Sequence[str]
+    known: Sequence[int]
+
+
+def measurement_rows(units: Sequence[Computed]) -> pl.DataFrame:
+    """The looks of units, one row for each trial and look, without those after a divergence.
+
+    Plain lists first and one table at the end: a table for every trial would take longer than many a unit.
+    """
+    metrics = dict.fromkeys(name for unit in units for name in unit.result.looks.metrics)
+    columns: dict[str, list[Any]] = {name: [] for name in (*_LOOK_COLUMNS, *metrics)}
+    for unit in units:
+        looks, batch_size = unit.result.looks, unit.result.unit.heat.batch_size
+        epochs = [None if math.isnan(epoch) else epoch for epoch in looks.epochs]
+        for k, (trial, start, end) in enumerate(zip(unit.ids, unit.known, unit.result.steps, strict=True)):
+            within = slice(bisect.bisect_right(looks.steps, start), bisect.bisect_right(looks.steps, end))
+            count = len(looks.steps[within])
+            columns["trial"] += [trial] * count
+            columns["batch_size"] += [batch_size] * count
+            columns["step"] += looks.steps[within]
+            columns["examples"] += looks.examples[within]
+            columns["epoch"] += epochs[within]
+            columns["seconds"] += looks.seconds[within]
+            for name in metrics:
+                rows = looks.metrics.get(name)
+                columns[name] += [None] * count if rows is None else [row[k] for row in rows[within]]
+    return pl.DataFrame(columns, schema=_LOOK_COLUMNS | dict.fromkeys(metrics, pl.Float64))
 
 
 def trial_row(
