@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from batchscope.engine.training import in_random_order
 from batchscope.executors.shared import NAME, SharedData
 from batchscope.tensors import leaves
 from engine.workbench import classification
@@ -27,11 +28,13 @@ def test_every_tensor_comes_back_in_the_dtype_of_the_training() -> None:
     nested = replace(plain, train=({"left": inputs[:, :3], "right": (inputs.contiguous(), inputs > 0)}, targets))
     nested.train[0]["left"] = inputs[:, :3].contiguous()  # type: ignore[index]
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        shared = SharedData.of(nested, dtype)
+        shared = SharedData.of(nested, dtype, seed=3)
         assert shared is not None
         found = shared.into(nested)
         assert found.test is None
-        for ours, theirs in ((found.train, nested.train), (found.validation, nested.validation)):
+        assert shared.ordered
+        validation = in_random_order(nested.validation, 3)  # type: ignore[arg-type]
+        for ours, theirs in ((found.train, nested.train), (found.validation, validation)):
             for mapped, given in zip(leaves(ours), leaves(theirs), strict=True):  # type: ignore[arg-type]
                 expected = given.to(dtype) if given.is_floating_point() else given
                 assert mapped.dtype == expected.dtype and torch.equal(mapped, expected)
@@ -43,16 +46,16 @@ def test_what_is_no_plain_pair_of_tensors_stays_as_it_is() -> None:
     plain = classification()
     inputs, targets = plain.train  # type: ignore[misc]
     strided = replace(plain, train=(inputs.T.contiguous().T, targets))
-    shared = SharedData.of(strided, torch.float32)
+    shared = SharedData.of(strided, torch.float32, 3)
     assert shared is not None and shared.into(strided).train is strided.train
     neither = replace(strided, validation=TensorDataset(inputs, targets, targets))
-    assert SharedData.of(neither, torch.float32) is None
+    assert SharedData.of(neither, torch.float32, 3) is None
     as_dataset = replace(plain, train=TensorDataset(inputs, targets))
-    assert isinstance(SharedData.of(as_dataset, torch.float32).into(as_dataset).train, tuple)  # type: ignore[union-attr]
+    assert isinstance(SharedData.of(as_dataset, torch.float32, 3).into(as_dataset).train, tuple)  # type: ignore[union-attr]
 
 
 def test_writing_into_the_data_changes_no_other_workers() -> None:
-    shared = SharedData.of(classification(), torch.float64)
+    shared = SharedData.of(classification(), torch.float64, 3)
     assert shared is not None
     one, other = shared.into(classification()), shared.into(classification())
     next(leaves(one.train)).zero_()  # type: ignore[arg-type]
@@ -81,7 +84,7 @@ def mapped_kilobytes(smaps: str) -> dict[str, int]:
 def test_processes_hold_the_data_once_between_them() -> None:
     data = torch.arange(LARGE // 4, dtype=torch.float32).reshape(-1, 16)
     workload = replace(classification(), train=(data, torch.zeros(len(data), dtype=torch.long)))
-    shared = SharedData.of(workload, torch.float32)
+    shared = SharedData.of(workload, torch.float32, 3)
     assert shared is not None
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []

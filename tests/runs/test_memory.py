@@ -13,6 +13,7 @@ import torch
 
 from batchscope import runs
 from batchscope.engine.choice import Choice
+from batchscope.engine.training import Loaded
 from batchscope.errors import StudyError
 from batchscope.executors.worker import Worker
 from batchscope.plan.race import Heat, Leg, Unit
@@ -120,7 +121,8 @@ def test_states_beyond_the_limit_wait_on_disk_and_change_nothing(tmp_path: Path)
                 return kept.get(name)  # type: ignore[return-value] # noqa: B023
 
         asked = study("engine.program=loop", "engine.pack_size=1", "search.trials=3")
-        worker = Worker(asked, classification(), torch.device("cpu"), Kept(), held_bytes=limit)
+        loaded = Loaded(classification(), asked, torch.device("cpu"))
+        worker = Worker(loaded, Kept(), held_bytes=limit)
         trials = first_trials(asked.search, 8, 0, 3)
         found = []
         for until in (2, 4):

@@ -19,6 +19,7 @@ import torch
 
 from batchscope import workloads
 from batchscope.engine.choice import Choice
+from batchscope.engine.training import Loaded
 from batchscope.errors import BatchscopeError, ExecutionError
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import Checkpoints, Result, Worker
@@ -60,7 +61,8 @@ class Setup:
         if self.data is not None:
             workload = self.data.into(workload)
         device = torch.device(self.device)
-        return Worker(self.study, workload, device, self.checkpoints, interrupted, self.held_bytes)
+        loaded = Loaded(workload, self.study, device, ordered=self.data is not None and self.data.ordered)
+        return Worker(loaded, self.checkpoints, interrupted, self.held_bytes)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from batchscope.engine.batches import placed
+from batchscope.engine.training import in_random_order
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Pair, leaves, map_pair
 
@@ -54,14 +55,16 @@ class SharedData:
         self.close = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
-    def of(cls, workload: Workload, dtype: torch.dtype) -> SharedData | None:
+    def of(cls, workload: Workload, dtype: torch.dtype, seed: int) -> SharedData | None:
         """Place what can be shared: pairs of tensors. None where a workload has none, or its tensors are no plain ones.
 
         Args:
             workload: Whose ``train`` and ``validation``.
             dtype: Of floating-point tensors.
+            seed: Of the study: the order of the validation examples depends on it.
         """
-        pairs = [_shareable(data) for data in (workload.train, workload.validation)]
+        train, validation = _shareable(workload.train), _shareable(workload.validation)
+        pairs = train, validation and in_random_order(validation, seed)
         if not any(pairs) or os.name != "posix":
             return None
         outlines = [pair and map_pair(lambda tensor: _outline(tensor, dtype), pair) for pair in pairs]
@@ -84,6 +87,11 @@ class SharedData:
     def bytes(self) -> int:
         """Of all tensors."""
         return sum(self._outline.sizes())
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it has the validation examples, which are then in the order in which they are evaluated."""
+        return self._outline.validation is not None
 
     def into(self, workload: Workload) -> Workload:
         """The workload on this data, without the examples that it came with."""

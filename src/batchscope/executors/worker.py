@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from batchscope.engine.choice import Choice, choose, program_of
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance, diverged_at
@@ -16,8 +14,6 @@ from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
 from batchscope.plan.race import Heat, Leg, Unit
 from batchscope.plan.sampling import first_trials
-from batchscope.spec.study import Study
-from batchscope.spec.workload import Workload
 from batchscope.store.files import Files
 from batchscope.store.states import States
 
@@ -90,26 +86,22 @@ class Worker:
 
     def __init__(
         self,
-        study: Study,
-        workload: Workload,
-        device: torch.device,
+        loaded: Loaded,
         checkpoints: Checkpoints,
         interrupted: Callable[[], bool] = lambda: False,
         held_bytes: int | None = None,
     ) -> None:
-        """Place the data; nothing is computed yet.
+        """Nothing is computed yet.
 
         Args:
-            study: Whose units.
-            workload: Its workload.
-            device: Where to train.
+            loaded: The study whose units they are, with its data placed on the device to train on.
             checkpoints: Where packs are kept between processes.
             interrupted: Asked at every look.
             held_bytes: The most to keep of packs that are not being advanced: beyond it those that were advanced
                 longest ago are kept as checkpoints only. None for no limit.
         """
-        self._study, self._checkpoints, self._held_bytes = study, checkpoints, held_bytes
-        self._loaded = Loaded(workload, study, device)
+        self._study, self._checkpoints, self._held_bytes = loaded.study, checkpoints, held_bytes
+        self._loaded = loaded
         self._interrupted = interrupted
         self._programs: dict[int, Program] = {}
         self._held: dict[tuple[Heat, int], _Held] = {}

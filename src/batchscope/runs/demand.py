@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Subset
 
-from batchscope.engine.evaluate import CHUNK
+from batchscope.engine.choice import ONE_BY_ONE
+from batchscope.engine.evaluate import LATER_PART
 from batchscope.engine.pack import initial_state
 from batchscope.engine.training import Cell, Loaded
 from batchscope.plan.sampling import first_trials
@@ -95,7 +96,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
         step={size: int(step[0] + step[1] * batch) for size, batch in largest.items()},
         look=look,
         trials=study.search.count,
-        loops=study.engine.program == "loop",
+        loops=study.engine.program in ONE_BY_ONE,
     )
 
 
@@ -121,7 +122,7 @@ def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], 
     slope, look = (max(0.0, (values[1] - values[0]) / (PROBED[1] - PROBED[0])) for values in (steps, looks))
     data = workload.validation
     examples = int(next(leaves(data)).shape[0]) if isinstance(data, tuple) else len(data)  # type: ignore[arg-type]
-    return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(looks[0] + look * min(CHUNK, examples))
+    return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(looks[0] + look * min(LATER_PART["cpu"], examples))
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -131,6 +132,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch's compiler is imported, which takes a second, to be kept away from the method below
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))

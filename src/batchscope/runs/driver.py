@@ -165,7 +165,8 @@ class Driver:
 
     def _executor(self) -> Executor:
         checkpoints, layout = FolderCheckpoints(self._folder), self._layout
-        data = None if self._shares is None else SharedData.of(self._shares, DTYPES[self._study.engine.dtype])
+        shares, study = self._shares, self._study
+        data = None if shares is None else SharedData.of(shares, DTYPES[study.engine.dtype], study.seed)
         self._shares = None
         setup = Setup(
             self._study,

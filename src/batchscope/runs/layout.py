@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from batchscope.engine.choice import PACK_SIZES, Choice
+from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, Choice
 from batchscope.executors.local import available_cores
 from batchscope.runs.demand import Demand, resident
 from batchscope.runs.memory import Fit, available, fit
@@ -70,7 +70,7 @@ def _packs(study: Study, choice: Choice | None) -> Sequence[int]:
         return [choice.pack_size]
     if study.engine.pack_size != "auto":
         return [study.engine.pack_size]
-    if study.engine.program == "loop":
+    if study.engine.program in ONE_BY_ONE:
         return [1]
     most = min(PACK_SIZES[-1], study.search.count)
     return sorted({1, *(size for size in PACK_SIZES if size < most), most})
