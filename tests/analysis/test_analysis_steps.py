@@ -143,7 +143,17 @@ def test_running_and_pruned_trials_are_pointed_out() -> None:
     )
     curve = steps_to_result(*run, GOAL)
     assert curve.notes[0] == "1 trials are still running: the curve is not final"
-    assert "upper bound" in curve.notes[1]
+    assert curve.approximate == curve.notes[1]
+    assert curve.notes[1].startswith("approximate: policy halving, or another pruner, dropped 1 trial at rungs 20;")
+    assert "upper bound" in curve.notes[1] and "trusted less" in curve.notes[1]
+    assert row(curve, 8)["steps"] == 30
+    assert steps_to_result(*by_hand(reaching("a", 8, 30)), GOAL).approximate is None
+
+
+def test_a_pruned_trial_counts_as_feasible_and_not_watched_for_longer() -> None:
+    trials, looks = by_hand(reaching("a", 8, 30), reaching("b", 8, None, 20, status="pruned", index=1))
+    curve = steps_to_result(trials, looks, GOAL)
+    assert (row(curve, 8)["feasible"], row(curve, 8)["reached"]) == (2, 1)
 
 
 CONFIRMED = [40, 50, 50, 60, 70]

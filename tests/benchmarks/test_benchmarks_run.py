@@ -1,4 +1,4 @@
-"""Benchmarks beside a peer run at their smallest size and end in one JSON line with what they promise."""
+"""Benchmarks run at their smallest size and end in one JSON line with what they promise."""
 
 from __future__ import annotations
 
@@ -62,3 +62,13 @@ def test_study_time_finds_the_same_answer_as_the_peer() -> None:
     assert contenders["nopruner"]["example_gradients"] > contenders["ours"]["example_gradients"]
     ratio = contenders["nopruner"]["seconds"] / contenders["ours"]["seconds"]
     assert document["against"]["nopruner"]["times_our_seconds"] == pytest.approx(ratio, rel=2e-3)
+
+
+@pytest.mark.slow
+def test_overhead_is_what_the_engine_does_not_take() -> None:
+    document = last_line("overhead.py", "--units", "40", "--steps", "30")
+    assert document["benchmark"] == "overhead" and document["wanted"] == 0.05
+    inline = document["inline"]
+    assert 0 < inline["engine_seconds"] < inline["seconds"] and inline["units"] >= 30
+    share = 1 - inline["engine_seconds"] / inline["seconds"]
+    assert document["overhead"] == pytest.approx(share, abs=1e-3)

@@ -70,6 +70,35 @@ def test_a_goal_that_no_trial_reached_has_null_steps(finished: Path, capsys: pyt
     assert invoke(["analyze", str(finished), "--goal", "validation/error < 0.0001"]) == DONE
 
 
+def test_a_run_is_repeated_with_the_choices_of_another(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY)
+    small = ["search.trials=1", "batch_sizes=[128]", "budget.epochs=1", "engine.pack_size=auto", "--workers", "0"]
+    command = ["run", str(study), *small, "-o", str(tmp_path / "run"), "--replay-choices"]
+    assert invoke([*command, str(finished)]) == DONE
+    again = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert again["choices"] == {"128": json.loads((finished / "provenance.json").read_text())["choices"]["128"]}
+    assert invoke(["run", str(study), "batch_sizes=[64]", "--dry-run", "--replay-choices", str(finished)]) == MISUSE
+    assert "no choices for batch size 64 to replay, only for 16, 128" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_into_the_memory_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY)
+    for options in (["--dry-run"], ["-o", str(tmp_path / "run")]):
+        assert invoke(["run", str(study), *options, "--max-memory", "64MiB"]) == MISUSE
+        assert "--max-memory" in capsys.readouterr().err
+    assert invoke(["run", str(study), "--dry-run", "--max-memory", "much"]) == MISUSE
+    assert "write 8GiB" in capsys.readouterr().err
+    assert invoke(["run", str(study), "--dry-run", "--max-memory", "64GiB"]) == DONE
+    assert "x 1 threads" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
 def test_status_shows_trials_and_best_steps(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["status", str(finished), "--json"]) == DONE
     document = json.loads(capsys.readouterr().out)

@@ -122,6 +122,34 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert_same(whole, run)
 
 
+HALVING = ("policy=halving", "search.trials=20", "engine.pack_size=3", 'goals=["validation/error < 0.25"]')
+
+
+def test_halving_drops_trials_says_so_and_goes_on_the_same_way(tmp_path: Path) -> None:
+    run = do(tmp_path / "run", *HALVING)
+    pruned = run.trials.filter(pl.col("status") == "pruned")
+    assert 0 < len(pruned) < 20 and pruned["steps"].max() < 60  # type: ignore[operator]
+    said = f"approximate: policy halving, or another pruner, dropped {len(pruned)} trials at rungs "
+    assert str(run.summary()["goals"][0]["approximate"]).startswith(said)
+    assert said in (tmp_path / "run" / "report.html").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        Counting(patch, stop_after=20)
+        with pytest.raises(Interrupted):
+            do(tmp_path / "other", *HALVING)
+    assert_same(run, do(tmp_path / "other", *HALVING))
+
+
+def test_halving_on_a_folder_that_knows_more_decides_as_it_would_without(tmp_path: Path) -> None:
+    """What was measured after a rung, by a run of another policy, must not count at the rung."""
+    halved = do(tmp_path / "halved", *HALVING)
+    do(tmp_path / "run", *HALVING, "policy=full")
+    after = do(tmp_path / "run", *HALVING)
+    same = halved.trials.sort("trial")["status"].to_list(), after.trials.sort("trial")["status"].to_list()
+    assert same[0] == same[1]
+    exact = do(tmp_path / "halved", *HALVING, "policy=race")
+    assert exact.summary()["goals"][0]["approximate"] is None
+
+
 def test_more_trials_goals_and_batch_sizes_extend_a_run(tmp_path: Path) -> None:
     do(tmp_path / "run", "search.trials=5")
     extended = [

@@ -41,6 +41,8 @@ _LAST_COLUMNS: Kinds = {
     "confirmed_high": pl.Float64,
 }
 
+_MOST_RUNGS = 8  # of those at which trials were pruned, in a sentence
+
 
 def point_names(table: pl.DataFrame) -> list[str]:
     """The hyperparameters among the columns of ``Curve.table``."""
@@ -66,6 +68,10 @@ class Curve:
 
     ``draws`` (D, M) are the joint draws from which ``regimes`` has its intervals: of the confirmed steps where every
     point was ``confirmed``, else of S(B); NaN where the goal was not reached.
+
+    ``approximate`` says why the curve is not exact, where trials were pruned: a pruned trial might have won, so
+    ``steps`` is an upper bound; and the intervals take it as one that was merely not watched for longer, though it was
+    dropped for looking bad. ``None`` if none was pruned.
     """
 
     goal: Goal
@@ -75,6 +81,7 @@ class Curve:
     confirmed: bool = False
     notes: tuple[str, ...] = ()
     draws: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    approximate: str | None = None
 
 
 def steps_to_result(
@@ -129,7 +136,9 @@ def steps_to_result(
     steps = shown.get_column("confirmed_steps" if confirmed else "steps").to_numpy() * 1.0
     sizes = shown.get_column("batch_size").to_numpy() * 1.0
     boundaries = regimes(sizes, steps, joint[:, inside.to_numpy()], tolerance=tolerance, level=level)
-    return Curve(goal, table, boundaries, level, confirmed, _notes(found, table, confirmed), joint)
+    approximate = _approximate(found.table)
+    notes = _notes(found, table, confirmed, approximate)
+    return Curve(goal, table, boundaries, level, confirmed, notes, joint, approximate)
 
 
 def _space_at(space: Space | Mapping[int, Space] | None, batch_size: int) -> Space | None:
@@ -222,7 +231,21 @@ def _confirm(
     return np.asarray(sample)
 
 
-def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool) -> tuple[str, ...]:
+def _approximate(trials: pl.DataFrame) -> str | None:
+    """What pruning has made of the curve; None if no trial was pruned."""
+    pruned = trials.filter(pl.col("status") == "pruned")
+    if pruned.is_empty():
+        return None
+    steps = [str(step) for step in pruned.get_column("steps").unique().sort()]
+    rungs = ", ".join(steps if len(steps) <= _MOST_RUNGS else [*steps[: _MOST_RUNGS - 1], "...", steps[-1]])
+    return (
+        f"approximate: policy halving, or another pruner, dropped {pruned.height} trial{'s' * (pruned.height > 1)} "
+        f"at rungs {rungs}; one of them might have won, so steps to result is an upper bound. The intervals are to be "
+        "trusted less: they take these trials as not watched for longer, though they were dropped for their values"
+    )
+
+
+def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool, approximate: str | None) -> tuple[str, ...]:
     def at(condition: pl.Expr) -> str:
         return ", ".join(map(str, table.filter(condition).get_column("batch_size")))
 
@@ -230,8 +253,8 @@ def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool) -> tuple[str, 
     status = found.table.get_column("status")
     if running := int((status == "running").sum()):
         notes.append(f"{running} trials are still running: the curve is not final")
-    if (status == "pruned").any():
-        notes.append("trials were pruned before they could win or lose: steps to result is an upper bound")
+    if approximate:
+        notes.append(approximate)
     if sizes := at(pl.col("steps").is_null()):
         notes.append(f"no trial reached the goal at batch size {sizes}: the regimes are those of the others")
     if sizes := at(pl.col("validated").eq(False) & pl.col("steps").is_not_null()):

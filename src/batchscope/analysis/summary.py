@@ -54,6 +54,7 @@ def summary(
         ]
     for goal, curve in zip(goals, curves, strict=True):
         entry: dict[str, Any] = {"goal": str(goal), "level": curve.level, "confirmed": curve.confirmed}
+        entry["approximate"] = curve.approximate
         entry |= {"curve": _points(curve, names), "regimes": _regimes(curve.regimes), "notes": list(curve.notes)}
         entries.append(entry | ({"analyses": other_analyses(trials, measurements, goal)} if analyses else {}))
     return {"schema": SCHEMA, "workload": workload, "estimand": ESTIMAND, "goals": entries}

@@ -23,6 +23,14 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; 0 runs in this one. Otherwise one a core, or one on a GPU.")
     ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option("--max-memory", metavar="SIZE", help="Of all processes together: 8GiB. Otherwise what is free."),
+    ] = None,
+    replay_choices: Annotated[
+        Path | None,
+        typer.Option("--replay-choices", metavar="RUN", help="Take programs, pack sizes and threads of another run."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show trials, rungs and cost, and run nothing.")] = False,
     data_dir: DataDir = None,
@@ -38,14 +46,28 @@ def run(
     resolved = Study.from_yaml(study, overrides or ())
     folder = output or Path("runs") / study.stem
     if dry_run:
-        cost = estimate(resolved, device=device, workers=workers, data_dir=data_dir)
+        cost = estimate(
+            resolved,
+            device=device,
+            workers=workers,
+            data_dir=data_dir,
+            replay_choices=replay_choices,
+            max_memory=max_memory,
+        )
         print_estimate(console(), resolved, cost)
         return
     again = shlex.join(["batchscope", *sys.argv[1:]])
     try:
         with Display(resolved, folder) as display:
             result = runs.run(
-                resolved, folder, workers=workers, device=device, data_dir=data_dir, on_progress=display.update
+                resolved,
+                folder,
+                workers=workers,
+                device=device,
+                data_dir=data_dir,
+                on_progress=display.update,
+                replay_choices=replay_choices,
+                max_memory=max_memory,
             )
     except runs.Interrupted:
         console(stderr=True).print(f"stopped; what is finished is in {folder}. Go on with: {again}")

@@ -136,12 +136,15 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     to.print(table)
     evaluation = sum(row.evaluation_seconds for row in estimate.rows)
     share = evaluation / (evaluation + sum(row.train_seconds for row in estimate.rows))
-    workers = f"{estimate.workers} worker" + ("s" if estimate.workers != 1 else "")
+    workers = f"{estimate.workers} worker" + ("s" if estimate.workers != 1 else "") + f" x {estimate.threads} threads"
     to.print(
         f"at most {duration(estimate.seconds)} on {workers}, {share:.0%} of it evaluation, if all trials ran to the"
     )
-    what = "; a race ends far earlier" if study.policy == "race" else ""
-    to.print(f"budget{what}. About {estimate.memory_bytes / 2**20:,.0f} MiB beside the libraries. Nothing was run.")
+    what = {"race": "; a race ends far earlier", "halving": "; halving drops most of them earlier"}.get(
+        study.policy, ""
+    )
+    states = ", with states of waiting trials on disk" if estimate.on_disk else ""
+    to.print(f"budget{what}. About {estimate.memory_bytes / 2**20:,.0f} MiB{states}. Nothing was run.")
 
 
 def duration(seconds: float) -> str:

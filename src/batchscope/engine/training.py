@@ -28,26 +28,31 @@ from batchscope.tensors import Pair, Tree, leaves, map_pair
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+def in_random_order(examples: Pair, seed: int) -> Pair:
+    """So that the first examples are a random sample of all of them, whatever the order that they came in."""
+    first = next(leaves(examples))
+    order = torch.randperm(int(first.shape[0]), generator=torch_generator(seed, "validation")).to(first.device)
+    return map_pair(lambda tensor: tensor.index_select(0, order), examples)
+
+
 class Loaded:
     """A workload with its data placed on a device, once for all batch sizes."""
 
-    def __init__(self, workload: Workload, study: Study, device: torch.device) -> None:
-        """Place the data and build one module, whose values are never used.
+    def __init__(self, workload: Workload, study: Study, device: torch.device, *, ordered: bool = False) -> None:
+        """Place the data; a model function that does not return a module is a ``WorkloadError`` later.
 
-        Errors:
-            WorkloadError: If the model function does not return a module.
+        Args:
+            workload: What is trained.
+            study: How.
+            device: Where.
+            ordered: Whether the validation examples are in random order already, as ``in_random_order`` makes it.
         """
         self.workload, self.study, self.device = workload, study, device
         self.algorithm: Algorithm = study.algorithm
         self.dtype = DTYPES[study.engine.dtype]
-        self.validation: Pair = self._in_random_order(placed(as_tensors(workload.validation), self.dtype, device))
+        validation = placed(as_tensors(workload.validation), self.dtype, device)
+        self.validation: Pair = validation if ordered else in_random_order(validation, study.seed)
         self._batches: dict[int, Batches] = {}
-
-    def _in_random_order(self, examples: Pair) -> Pair:
-        """So that the first examples are a random sample of all of them, whatever the order that they came in."""
-        count = int(next(leaves(examples)).shape[0])
-        order = torch.randperm(count, generator=torch_generator(self.study.seed, "validation")).to(self.device)
-        return map_pair(lambda tensor: tensor.index_select(0, order), examples)
 
     def batches(self, replicate: int) -> Batches:
         """The stream of training examples of a replicate."""

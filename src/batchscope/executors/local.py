@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import heapq
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,9 @@ import torch
 
 from batchscope import workloads
 from batchscope.engine.choice import Choice
+from batchscope.engine.training import Loaded
 from batchscope.errors import BatchscopeError, ExecutionError
+from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import Checkpoints, Result, Worker
 from batchscope.plan.race import Heat, Unit
 from batchscope.spec.study import Study
@@ -40,6 +43,8 @@ class Setup:
         threads: For each worker.
         data_dir: Where data sets lie; None for the default.
         workload: The workload itself; None to load it by the study's name for it.
+        data: Its examples, if processes share them.
+        held_bytes: The most that a worker keeps of states that it is not advancing; None for no limit.
     """
 
     study: Study
@@ -48,12 +53,17 @@ class Setup:
     threads: int
     data_dir: Path | None = None
     workload: Workload | None = None
+    data: SharedData | None = None
+    held_bytes: int | None = None
 
     def worker(self, interrupted: Callable[[], bool]) -> Worker:
         """A worker in this process."""
         workload = self.workload or workloads.load(self.study.workload, self.data_dir)
+        if self.data is not None:
+            workload = self.data.into(workload)
         device = torch.device(self.device)
-        return Worker(self.study, workload, device, self.checkpoints, interrupted)
+        loaded = Loaded(workload, self.study, device, ordered=self.data is not None and self.data.ordered)
+        return Worker(loaded, self.checkpoints, interrupted, self.held_bytes)
 
 
 @dataclass(frozen=True)
@@ -106,19 +116,18 @@ class Inline:
         """Load the workload."""
         self._worker = setup.worker(lambda: False)
         self._threads, self._before = setup.threads, torch.get_num_threads()
-        self._queue: list[Task] = []
+        self._queue = _Queue()
 
     def submit(self, task: Task) -> None:
         """Queue a task."""
         if isinstance(task, Forgetting):
             self._worker.forget(task.batch_size)
         else:
-            self._queue.append(task)
+            self._queue.add(task)
 
     def next(self) -> Done:
         """Do the first task of the smallest batch size."""
-        self._queue.sort(key=_urgency)
-        task = self._queue.pop(0)
+        task = self._queue.pop()
         torch.set_num_threads(self._threads)
         try:
             return task, _do(self._worker, task)
@@ -151,11 +160,14 @@ class Processes:
             for desk in self._desks:
                 self._queue(desk, task)
             return
-        least = min(self._desks, key=lambda desk: desk.load(self._place))
         if isinstance(task, Choosing):
-            self._queue(least, task)
-        else:
-            self._queue(self._place.setdefault((task.unit.heat, task.unit.group), least), task)
+            self._queue(min(self._desks, key=_Desk.load), task)
+            return
+        group = task.unit.heat, task.unit.group
+        if group not in self._place:
+            self._place[group] = min(self._desks, key=_Desk.load)
+            self._place[group].groups += 1
+        self._queue(self._place[group], task)
 
     def next(self) -> Done:
         """Wait for a task to be done.
@@ -206,13 +218,12 @@ class Processes:
         return process, ours
 
     def _queue(self, desk: _Desk, task: Task) -> None:
-        desk.tasks.append(task)
+        desk.tasks.add(task)
         self._feed(desk)
 
     def _feed(self, desk: _Desk) -> None:
         if desk.current is None and desk.tasks:
-            desk.tasks.sort(key=_urgency)
-            desk.current = desk.tasks.pop(0)
+            desk.current = desk.tasks.pop()
             # A worker that is dead by now is noticed, and replaced, where its reply is awaited.
             with suppress(OSError):
                 desk.pipe.send(desk.current)
@@ -237,13 +248,33 @@ class _Desk:
 
     def __init__(self, process: Any, pipe: Connection) -> None:
         self.process, self.pipe = process, pipe
-        self.tasks: list[Task] = []
+        self.tasks = _Queue()
         self.current: Task | None = None
-        self.deaths = 0
+        self.deaths = self.groups = 0
 
-    def load(self, place: dict[tuple[Heat, int], _Desk]) -> tuple[int, int]:
-        queued = len(self.tasks) + (self.current is not None)
-        return queued, sum(desk is self for desk in place.values())
+    def load(self) -> tuple[int, int]:
+        return len(self.tasks) + (self.current is not None), self.groups
+
+
+class _Queue:
+    """Tasks, the most urgent first; of equally urgent ones the one that was added first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[tuple[int, int, int], int, Task]] = []
+        self._added = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, task: Task) -> None:
+        heapq.heappush(self._heap, (_urgency(task), self._added, task))
+        self._added += 1
+
+    def pop(self) -> Task:
+        return heapq.heappop(self._heap)[2]
+
+    def clear(self) -> None:
+        self._heap.clear()
 
 
 def _urgency(task: Task) -> tuple[int, int, int]:
@@ -270,12 +301,13 @@ def _serve(pipe: Connection, setup: Setup, stopping: Any) -> None:
     """A worker process: one task after the other until the driver stops it, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and says what follows from it
     torch.set_num_threads(setup.threads)
-    _keep_freed_memory()
     worker: Worker | None = None
     with suppress(EOFError, OSError):
         while (task := pipe.recv()) is not None:
             try:
-                worker = worker or setup.worker(stopping.is_set)
+                if worker is None:
+                    worker = setup.worker(stopping.is_set)
+                    _keep_freed_memory()  # from here on: a copy of the data that was shared must go back
                 reply: object = _do(worker, task)
             except BatchscopeError as error:
                 reply = error

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from batchscope.engine.choice import Choice, choose, program_of
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance, diverged_at
@@ -16,8 +14,6 @@ from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
 from batchscope.plan.race import Heat, Leg, Unit
 from batchscope.plan.sampling import first_trials
-from batchscope.spec.study import Study
-from batchscope.spec.workload import Workload
 from batchscope.store.files import Files
 from batchscope.store.states import States
 
@@ -80,21 +76,32 @@ class _Held:
     pack: Pack
     saved_at: float = field(default=0.0)
 
+    @property
+    def bytes(self) -> int:
+        return sum(value.nbytes for value in self.pack.state.values())
+
 
 class Worker:
     """Computes units of one study on one device."""
 
     def __init__(
         self,
-        study: Study,
-        workload: Workload,
-        device: torch.device,
+        loaded: Loaded,
         checkpoints: Checkpoints,
         interrupted: Callable[[], bool] = lambda: False,
+        held_bytes: int | None = None,
     ) -> None:
-        """Place the data; nothing is computed yet."""
-        self._study, self._checkpoints = study, checkpoints
-        self._loaded = Loaded(workload, study, device)
+        """Nothing is computed yet.
+
+        Args:
+            loaded: The study whose units they are, with its data placed on the device to train on.
+            checkpoints: Where packs are kept between processes.
+            interrupted: Asked at every look.
+            held_bytes: The most to keep of packs that are not being advanced: beyond it those that were advanced
+                longest ago are kept as checkpoints only. None for no limit.
+        """
+        self._study, self._checkpoints, self._held_bytes = loaded.study, checkpoints, held_bytes
+        self._loaded = loaded
         self._interrupted = interrupted
         self._programs: dict[int, Program] = {}
         self._held: dict[tuple[Heat, int], _Held] = {}
@@ -130,10 +137,12 @@ class Worker:
         if advanced is None:
             return None
         pack, measured = advanced
-        held = self._held.setdefault((unit.heat, unit.group), _Held(pack))
+        held = self._held.pop((unit.heat, unit.group), _Held(pack))
         held.pack = pack
+        self._held[unit.heat, unit.group] = held  # last: it was advanced last
         if pack.train_seconds * len(pack.trials) - held.saved_at > CHECKPOINT_SECONDS:
             self._save(unit.heat, unit.group, held)
+        self._spill()
         ends = [diverged_at(measured, k) for k in range(len(unit.members))]
         return Result(
             unit,
@@ -169,6 +178,18 @@ class Worker:
     def _save(self, heat: Heat, group: int, held: _Held) -> None:
         self._checkpoints.save(_name(heat, group), held.pack.to_tensors())
         held.saved_at = held.pack.train_seconds * len(held.pack.trials)
+
+    def _spill(self) -> None:
+        """Keep no more in memory than allowed; at least the pack that was advanced last."""
+        if self._held_bytes is None:
+            return
+        held = sum(each.bytes for each in self._held.values())
+        for (heat, group), each in list(self._held.items())[:-1]:
+            if held <= self._held_bytes:
+                return
+            self._save(heat, group, each)
+            del self._held[heat, group]
+            held -= each.bytes
 
     def _program(self, heat: Heat, choice: Choice) -> Program:
         cell = Cell(self._loaded, heat.batch_size, heat.replicate)

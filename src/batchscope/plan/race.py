@@ -3,7 +3,10 @@
 S(B) is a minimum over trials, so a trial that is beyond the best step count so far cannot win. When one trial crosses
 the goal inside a rung, every other has been advanced past that step too: the minimum is exact and the race is over. The
 rest run on to ``margin`` times the winner, because an interval for the minimum needs the runners-up; what is beyond is
-right-censored.
+right-censored. Together they take at most twice the steps that all of them would take to the winner's.
+
+``halving`` climbs the same rungs and drops the worst at each of them: it is cheaper and approximate, because a trial
+that starts slowly may be dropped before it wins.
 
 A race decides from outcomes alone and never from their order, so a race that is fed the outcomes of an interrupted run
 asks for exactly the units that are missing.
@@ -17,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from batchscope.plan.halving import places, survivors
 from batchscope.plan.rungs import Grid
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
@@ -24,6 +28,10 @@ from batchscope.spec.trial import Trial
 # Draws for every wanted trial before a space that mostly diverges is taken as it is.
 LARGEST_DRAW = 5
 
+# Above this margin the runners-up themselves take more than twice the winner's steps.
+LEAST_LIMIT = 2.0
+
+Policy = Literal["race", "full", "halving"]
 Status = Literal["running", "complete", "diverged", "censored", "pruned"]
 
 
@@ -112,6 +120,7 @@ class _Progress:
     diverged: bool = False
     reached: dict[Goal, int] = field(default_factory=dict)
     best: dict[Goal, float] = field(default_factory=dict)
+    dropped: bool = False
 
 
 @dataclass
@@ -132,7 +141,7 @@ class Race:
         pack_size: int,
         grid: Grid,
         goals: Sequence[Goal],
-        policy: Literal["race", "full"] = "race",
+        policy: Policy = "race",
         margin: float = 1.5,
         known: Mapping[Goal, int] | None = None,
     ) -> None:
@@ -145,7 +154,8 @@ class Race:
             pack_size: Trials to a group.
             grid: Looks and rungs.
             goals: What they race for.
-            policy: ``race`` stops when the fastest is known; ``full`` trains to the budget.
+            policy: ``race`` stops when the fastest is known; ``full`` trains to the budget; ``halving`` is a race
+                that drops the worst trials at every rung.
             margin: How far beyond the fastest the others run, as a multiple of its steps.
             known: The fewest steps to each goal that earlier heats have found at this batch size.
         """
@@ -213,10 +223,12 @@ class Race:
     def status(self, index: int) -> Status:
         """Of one trial; final once the race is finished."""
         progress = self._progress[index]
-        if self._reached_all(progress) and (self._policy == "race" or progress.diverged):
+        if self._reached_all(progress) and (self._policy != "full" or progress.diverged):
             return "complete"
         if progress.diverged:
             return "diverged"
+        if progress.dropped:
+            return "pruned"
         if progress.steps >= self._grid.last:
             return "complete"
         return "censored" if self.finished else "running"
@@ -233,19 +245,29 @@ class Race:
         return done / (self._horizon() * max(1, len(self._progress)))
 
     def _horizon(self) -> int:
-        found = ({goal: step for goal in self._goals if (step := self.winner(goal)) is not None}, self._known)
-        winners = [min((steps[goal] for steps in found if goal in steps), default=math.inf) for goal in self._goals]
-        if self._policy == "full" or max(winners) == math.inf:
+        slowest = self._slowest_winner()
+        if self._policy == "full" or slowest == math.inf:
             return self._grid.last
-        return self._grid.at_least(self._margin * max(winners))
+        horizon = self._grid.at_least(self._margin * slowest)
+        if horizon > LEAST_LIMIT * slowest and self._margin <= LEAST_LIMIT:
+            return self._grid.at_most(LEAST_LIMIT * slowest)  # looks are far apart
+        return horizon
+
+    def _slowest_winner(self) -> float:
+        """The fewest steps known to the goal that takes the most; infinite while one is not reached."""
+        found = ({goal: step for goal in self._goals if (step := self.winner(goal)) is not None}, self._known)
+        return max(min((steps[goal] for steps in found if goal in steps), default=math.inf) for goal in self._goals)
 
     def _reached_all(self, progress: _Progress) -> bool:
         return all(goal in progress.reached for goal in self._goals)
 
+    def _ended(self, progress: _Progress) -> bool:
+        done = self._policy != "full" and self._reached_all(progress)
+        return progress.diverged or progress.dropped or done
+
     def _runs(self, index: int) -> bool:
         progress = self._progress[index]
-        done = self._policy == "race" and self._reached_all(progress)
-        return not progress.diverged and not done and progress.steps < self._target
+        return not self._ended(progress) and progress.steps < self._target
 
     def _draw(self, count: int | None) -> int:
         drawn = list(itertools.islice(self._source, count))
@@ -273,17 +295,29 @@ class Race:
             if self._target >= horizon or not any(map(self._could_go_on, self._trials)):
                 self.finished = True
                 return
-            rungs = (rung for rung in self._grid.rungs() if rung > self._target)
-            self._target = horizon if horizon < self._grid.last else next(rungs)
+            # What an earlier heat needed is no news of this one, whose own winner may be far below.
+            settled = self._slowest_winner() <= self._target
+            rung = next(rung for rung in self._grid.rungs() if rung > self._target)
+            target = horizon if settled else min(rung, horizon)
+            if self._policy == "halving":
+                self._drop(places(self._grid.last, target))
+            self._target = target
             self._open()
 
     def _could_go_on(self, index: int) -> bool:
         progress = self._progress[index]
-        done = self._policy == "race" and self._reached_all(progress)
-        return not progress.diverged and not done and progress.steps < self._grid.last
+        return not self._ended(progress) and progress.steps < self._grid.last
+
+    def _drop(self, count: int) -> None:
+        """Drop the trials that are for no goal among the best ``count``."""
+        feasible = {i: p for i, p in self._progress.items() if not p.dropped and (not p.diverged or p.reached)}
+        kept = survivors({i: (p.reached, p.best) for i, p in feasible.items()}, self._goals, count)
+        for index, progress in feasible.items():
+            progress.dropped = index not in kept and not self._ended(progress)
 
     def _replace_infeasible(self) -> bool:
-        if self.wanted is None:
+        # Once some were dropped, one that diverges is one less to drop.
+        if self.wanted is None or any(p.dropped for p in self._progress.values()):
             return False
         infeasible = sum(p.diverged and not self._reached_all(p) for p in self._progress.values())
         room = LARGEST_DRAW * self.wanted - len(self._trials)

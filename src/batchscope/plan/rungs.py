@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 RUNG_RATIO = 1.5
-FIRST_RUNG = 8
+# Below this many steps a ratio of 2 will do: there a rung costs more than the steps that it saves.
+SMALL_RUNG = 8
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,18 @@ class Grid:
         looks = self.looks()
         return looks[min(bisect.bisect_left(looks, step), len(looks) - 1)]
 
+    def at_most(self, step: float) -> int:
+        """The last look at ``step`` or earlier; the first look where there is none."""
+        looks = self.looks()
+        return looks[max(bisect.bisect_right(looks, step) - 1, 0)]
+
     def rungs(self) -> tuple[int, ...]:
-        """Looks about a factor of ``RUNG_RATIO`` apart, the last one the budget."""
-        rungs = [self.at_least(FIRST_RUNG)]
-        while rungs[-1] < self.last:
-            rungs.append(self.at_least(rungs[-1] * RUNG_RATIO))
-        return tuple(rungs)
+        """Looks about a factor of ``RUNG_RATIO`` apart, the last one the budget.
+
+        A rung is at most twice the first look after the rung before, on any grid: what is reached inside a rung was
+        reached at half of it or later, so that advancing all trials to the rung costs at most twice what was needed.
+        """
+        return _rungs(self)
 
 
 @lru_cache(maxsize=64)
@@ -56,3 +63,14 @@ def _looks(ratio: float, first: int, last: int) -> tuple[int, ...]:
         looks.append(round(exact))
         exact = max(exact * ratio, looks[-1] + 1)
     return (*looks, last)
+
+
+@lru_cache(maxsize=64)
+def _rungs(grid: Grid) -> tuple[int, ...]:
+    looks = grid.looks()
+    rungs = [grid.at_most(2 * looks[0])]
+    while rungs[-1] < grid.last:
+        wanted = grid.at_least(max(RUNG_RATIO * rungs[-1], min(2 * rungs[-1], SMALL_RUNG)))
+        after = looks[bisect.bisect_right(looks, rungs[-1])]
+        rungs.append(min(wanted, grid.at_most(2 * after)))
+    return tuple(rungs)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchscope.runs.advice import recommend as recommend
     from batchscope.runs.driver import Interrupted as Interrupted
-    from batchscope.runs.driver import Lane as Lane
-    from batchscope.runs.driver import Progress as Progress
     from batchscope.runs.estimate import Estimate as Estimate
     from batchscope.runs.probing import Probing as Probing
     from batchscope.runs.probing import probe as probe
+    from batchscope.runs.progress import Lane as Lane
+    from batchscope.runs.progress import Progress as Progress
     from batchscope.runs.result import Run as Run
     from batchscope.runs.result import open_run as open_run
     from batchscope.runs.several import ask_each as ask_each
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Estimate": "estimate",
     "Interrupted": "driver",
-    "Lane": "driver",
+    "Lane": "progress",
     "Probing": "probing",
-    "Progress": "driver",
+    "Progress": "progress",
     "Run": "result",
     "ask_each": "several",
     "comparison": "several",

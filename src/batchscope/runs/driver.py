@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from batchscope import workloads
-from batchscope.engine.choice import PACK_SIZES, Choice
+from batchscope.engine.choice import Choice
+from batchscope.engine.training import DTYPES
 from batchscope.errors import StudyError
 from batchscope.executors.local import (
     Choosing,
@@ -21,14 +22,17 @@ from batchscope.executors.local import (
     Processes,
     Running,
     Setup,
-    available_cores,
 )
+from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import FolderCheckpoints, Result
 from batchscope.plan.race import Heat, Race, Unit
+from batchscope.runs.choices import Recorded, check_pins, joined, replayed, written
+from batchscope.runs.demand import demand
 from batchscope.runs.heats import BatchSize
+from batchscope.runs.layout import lay_out
 from batchscope.runs.preflight import check_goals, grids_of, resolve_device, timelines_of
-from batchscope.runs.rows import NO_LOOKS, Record, measurement_rows, outcomes, trial_row
-from batchscope.spec.goal import Goal
+from batchscope.runs.progress import Lane, Progress
+from batchscope.runs.rows import Computed, Record, measurement_rows, outcomes, trial_row
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 from batchscope.store.provenance import collect
@@ -36,47 +40,8 @@ from batchscope.store.store import Store
 
 # The most work that a driver killed without warning has computed and not yet written.
 COMMIT_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Lane:
-    """How far one batch size is.
-
-    Attributes:
-        batch_size: Which.
-        share: Of its work that is done, roughly; 1.0 when finished.
-        trials: Drawn so far.
-        diverged: Of them.
-        best: Goal to the fewest steps so far; None where no trial has reached it.
-    """
-
-    batch_size: int
-    share: float
-    trials: int
-    diverged: int
-    best: Mapping[Goal, int | None]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        lanes: One for each batch size.
-        seconds: Since this driver began.
-        train_seconds: Spent on training, over all workers.
-        evaluation_seconds: Spent on evaluation, over all workers.
-    """
-
-    lanes: tuple[Lane, ...]
-    seconds: float
-    train_seconds: float
-    evaluation_seconds: float
-
-    @property
-    def share(self) -> float:
-        """Of the whole work that is done, roughly: batch sizes count alike."""
-        return sum(lane.share for lane in self.lanes) / len(self.lanes)
+# Telling how far a run is takes a walk over all trials: often enough for an eye, rare enough to cost nothing.
+TELL_SECONDS = 0.1
 
 
 class Interrupted(KeyboardInterrupt):
@@ -96,6 +61,8 @@ class Driver:
         device: str,
         data_dir: Path | None,
         on_progress: Callable[[Progress], None],
+        replay_choices: Path | None = None,
+        max_memory: int | None = None,
     ) -> None:
         """Load the workload and check the study against it; nothing is written yet.
 
@@ -109,20 +76,22 @@ class Driver:
         self._timelines = timelines_of(study, known)
         self._grids = grids_of(study, self._timelines)
         self._context = study.context(known.fingerprint())
-        cores = available_cores()
-        self._workers = (cores if device == "cpu" else 1) if workers is None else workers
-        if workload is not None:
-            self._workers = 0
-        threads = study.engine.threads
-        self._threads = max(1, cores // max(1, self._workers)) if threads == "auto" else threads
+        self._recorded = self._settled(None if replay_choices is None else replayed(replay_choices, study, device))
+        need = demand(study, known, self._timelines, device)
+        recorded = self._recorded
+        wanted = 0 if workload is not None else workers
+        self._layout = lay_out(study, need, wanted, device, recorded.choices, recorded.threads, max_memory)
+        self._shares = known if self._layout.workers else None
         self._device, self._data_dir, self._given = device, data_dir, workload
         self._sizes: dict[int, BatchSize] = {}
-        self._choices: dict[int, Choice] = {}
-        self._looks: list[pl.DataFrame] = []
+        self._choices: dict[int, Choice] = dict(self._recorded.choices)
+        self._names: dict[tuple[Heat, int], str] = {}
+        self._computed: list[Computed] = []
         self._changed: set[tuple[Heat, int]] = set()
         self._seconds: dict[str, tuple[float, float]] = {}
         self._spent = [0.0, 0.0]
         self._started = self._committed = time.monotonic()
+        self._told = -math.inf
 
     def run(self) -> None:
         """Run what is missing.
@@ -158,8 +127,7 @@ class Driver:
         text = self._study.to_yaml()
         if not (self._folder / "study.yaml").exists():
             facts = {"seed": self._study.seed, "context": self._context, "device": self._device}
-            sizes = {"workers": self._workers, "threads": self._threads}
-            return Store.create(self._folder, text, collect(**facts, **sizes, choices={}))
+            return Store.create(self._folder, text, collect(**facts, **self._chosen()))
         store = Store.open(self._folder, write=True)
         try:
             if store.provenance.get("context") != self._context:
@@ -170,26 +138,55 @@ class Driver:
                 )
             if store.study_text != text:
                 store.write_study(text)
+            if (chosen := self._chosen()) != {name: store.provenance.get(name) for name in chosen}:
+                store.write_provenance({**store.provenance, **chosen})
         except BaseException:
             store.close()
             raise
         return store
 
+    def _settled(self, other: Recorded | None) -> Recorded:
+        """The choices that are made already: by an earlier driver of this folder, or by the run that is replayed."""
+        own = Recorded(self._folder, {}, None)
+        if (self._folder / "study.yaml").exists():
+            provenance = Store.open(self._folder).provenance
+            if provenance.get("context") == self._context:
+                own = Recorded.of(self._folder, provenance)
+        own = own if own.choices else Recorded(self._folder, {}, None)
+        found = joined(own, other)
+        check_pins(self._study, found)
+        return found
+
+    def _chosen(self) -> dict[str, object]:
+        """What the provenance says of how the run is computed."""
+        layout, recorded = self._layout, self._recorded
+        facts = {"workers": layout.workers, "threads": layout.threads, "choices": written(self._choices)}
+        return facts | ({"remarks": list(recorded.remarks)} if recorded.remarks else {})
+
     def _executor(self) -> Executor:
-        checkpoints = FolderCheckpoints(self._folder)
-        setup = Setup(self._study, self._device, checkpoints, self._threads, self._data_dir, self._given)
-        return Processes(setup, self._workers) if self._workers else Inline(setup)
+        checkpoints, layout = FolderCheckpoints(self._folder), self._layout
+        shares, study = self._shares, self._study
+        data = None if shares is None else SharedData.of(shares, DTYPES[study.engine.dtype], study.seed)
+        self._shares = None
+        setup = Setup(
+            self._study,
+            self._device,
+            checkpoints,
+            layout.threads,
+            self._data_dir,
+            self._given,
+            data,
+            layout.fit.held_bytes,
+        )
+        return Processes(setup, layout.workers) if layout.workers else Inline(setup)
 
     def _work(self, executor: Executor) -> None:
-        limit = min(PACK_SIZES[-1], self._study.search.count)
-        for batch_size, choice in self._store.provenance.get("choices", {}).items():
-            self._choices[int(batch_size)] = Choice(**choice)
         waiting = 0
         for batch_size in self._study.batch_sizes:
             if batch_size in self._choices:
                 waiting += self._begin(executor, batch_size)
             else:
-                executor.submit(Choosing(batch_size, limit))
+                executor.submit(Choosing(batch_size, self._layout.fit.pack_limits[batch_size]))
                 waiting += 1
         self._tell()
         while waiting:
@@ -197,14 +194,15 @@ class Driver:
             waiting -= 1
             if isinstance(task, Choosing) and isinstance(reply, Choice):
                 self._choices[task.batch_size] = reply
-                chosen = {str(size): asdict(choice) for size, choice in sorted(self._choices.items())}
-                self._store.write_provenance({**self._store.provenance, "choices": chosen})
+                self._store.write_provenance({**self._store.provenance, "choices": written(self._choices)})
                 waiting += self._begin(executor, task.batch_size)
             elif isinstance(task, Running) and isinstance(reply, Result):
                 waiting += self._take(executor, reply)
             if time.monotonic() - self._committed > COMMIT_SECONDS:
                 self._commit()
-            self._tell()
+            if time.monotonic() - self._told > TELL_SECONDS:
+                self._tell()
+        self._tell()
 
     def _begin(self, executor: Executor, batch_size: int) -> int:
         pack_size = self._choices[batch_size].pack_size
@@ -243,7 +241,7 @@ class Driver:
             self._spent[0] += max(0.0, result.train_seconds - before[0])
             self._spent[1] += max(0.0, result.evaluation_seconds - before[1])
         race.record(unit, outcomes(result, self._study.goals))
-        self._looks.append(measurement_rows(result, ids, [self._record.steps(name) for name in ids]))
+        self._computed.append(Computed(result, ids, [self._record.steps(name) for name in ids]))
         self._changed.update((unit.heat, index) for index in unit.members)
         return self._continue(executor, race)
 
@@ -267,7 +265,7 @@ class Driver:
         for heat, index in sorted(self._changed):
             race = self._race(heat)
             trial = race.trial(index)
-            name = trial.id(self._context)
+            name = self._name(race, index)
             # A study that was changed may ask for fewer steps than the folder has, or pass over them again.
             steps = max(race.steps(index), self._record.steps(name))
             seconds = self._seconds.get(name, self._record.seconds(name))
@@ -275,20 +273,26 @@ class Driver:
             rows.append(trial_row(trial, name, race.status(index), steps, examples, seconds))
         if rows:
             trials = pl.from_dicts(rows, infer_schema_length=None)
-            self._store.commit(trials, pl.concat([NO_LOOKS, *self._looks], how="diagonal"))
+            self._store.commit(trials, measurement_rows(self._computed))
         self._changed.clear()
-        self._looks.clear()
+        self._computed.clear()
         self._committed = time.monotonic()
 
     def _race(self, heat: Heat) -> Race:
         return self._sizes[heat.batch_size].races[heat]
 
     def _ids(self, unit: Unit) -> list[str]:
-        by_index = {trial.index: trial for trial in unit.trials}
-        return [by_index[index].id(self._context) for index in unit.members]
+        race = self._race(unit.heat)
+        return [self._name(race, index) for index in unit.members]
+
+    def _name(self, race: Race, index: int) -> str:
+        if (race.heat, index) not in self._names:
+            self._names[race.heat, index] = race.trial(index).id(self._context)
+        return self._names[race.heat, index]
 
     def _tell(self) -> None:
         """Report the progress."""
+        self._told = time.monotonic()
         lanes = []
         for batch_size in self._study.batch_sizes:
             size = self._sizes.get(batch_size)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from batchscope import workloads
-from batchscope.engine.choice import PACK_SIZES, Choice, choose, milliseconds_per_step, program_of
+from batchscope.engine.choice import Choice, choose, milliseconds_per_step, program_of
 from batchscope.engine.evaluate import evaluate
 from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
-from batchscope.executors.local import available_cores
+from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
+from batchscope.runs.choices import check_pins, replayed
+from batchscope.runs.demand import demand
+from batchscope.runs.layout import lay_out
+from batchscope.runs.memory import parse_size
 from batchscope.runs.preflight import check_goals, grids_of, resolve_device, timelines_of
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
-from batchscope.tensors import leaves
-
-# A step holds the state, its successor, gradients, and about as much again in intermediate results.
-STATES_HELD = 4
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,16 @@ class Estimate:
     Attributes:
         rows: One for each batch size.
         workers: Processes that share the work.
-        memory_bytes: Of all workers together, roughly.
+        threads: For each.
+        memory_bytes: The peak of all processes together, libraries included, within a factor of 2.
+        on_disk: Whether states of trials that wait are kept on disk, because not all fit.
     """
 
     rows: tuple[Row, ...]
     workers: int
+    threads: int
     memory_bytes: int
+    on_disk: bool = False
 
     @property
     def seconds(self) -> float:
@@ -78,6 +82,8 @@ def estimate(
     workers: int | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
+    replay_choices: str | Path | None = None,
+    max_memory: int | str | None = None,
 ) -> Estimate:
     """Time a few steps and one evaluation at every batch size; no trial is run and nothing is written.
 
@@ -87,41 +93,51 @@ def estimate(
         workers: As for a run.
         device: As for a run.
         data_dir: As for a run.
+        replay_choices: As for a run.
+        max_memory: As for a run.
+
+    What cannot be run, or does not fit, is a ``BatchscopeError`` as for a run.
     """
     device = resolve_device(device)
-    loaded = Loaded(workload or workloads.load(study.workload, data_dir), study, torch.device(device))
-    check_goals(study, loaded.workload)
-    if workers is None:
-        workers = available_cores() if device == "cpu" else 1
+    known = workload or workloads.load(study.workload, data_dir)
+    check_goals(study, known)
+    timelines = timelines_of(study, known)
+    choices: Mapping[int, Choice] = {}
+    recorded_threads = None
+    if replay_choices is not None:
+        recorded = replayed(Path(replay_choices), study, device)
+        check_pins(study, recorded)
+        choices, recorded_threads = recorded.choices, recorded.threads
+    need = demand(study, known, timelines, device)
+    wanted = 0 if workload is not None else workers
+    limit = None if max_memory is None else parse_size(max_memory)
+    layout = lay_out(study, need, wanted, device, choices, recorded_threads, limit)
+    loaded = Loaded(known, study, torch.device(device))
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, available_cores() // max(1, workers)))
-    rows, state_bytes = [], 0
+    torch.set_num_threads(layout.threads)
+    rows = []
     try:
         with keeping_generators(loaded.device):
-            for batch_size, grid in grids_of(study, timelines_of(study, loaded.workload)).items():
-                row, held = _row(study, Cell(loaded, batch_size), grid.last, len(grid.rungs()), len(grid.looks()))
-                rows.append(row)
-                state_bytes = max(state_bytes, held)
+            for batch_size, grid in grids_of(study, timelines).items():
+                cell, most = Cell(loaded, batch_size), layout.fit.pack_limits[batch_size]
+                trials = first_trials(study.search, batch_size, study.seed, most)
+                choice = choices.get(batch_size) or choose(cell, trials, study.engine)
+                rows.append(_row(study, cell, choice, grid))
     finally:
         torch.set_num_threads(threads)
-    parts = [part for part in (loaded.workload.train, loaded.validation) if isinstance(part, tuple)]
-    data_bytes = sum(tensor.numel() * tensor.element_size() for part in parts for tensor in leaves(part))
-    copies = max(1, workers) + (1 if workers else 0)
-    groups = math.ceil(study.search.count / min(row.choice.pack_size for row in rows))
-    live = state_bytes * (groups * len(rows) + STATES_HELD * max(1, workers))
-    return Estimate(tuple(rows), workers, data_bytes * copies + live)
+    on_disk = layout.fit.held_bytes is not None
+    return Estimate(tuple(rows), layout.workers, layout.threads, layout.fit.bytes, on_disk)
 
 
-def _row(study: Study, cell: Cell, steps: int, rungs: int, looks: int) -> tuple[Row, int]:
-    trials = first_trials(study.search, cell.batch_size, study.seed, min(study.search.count, PACK_SIZES[-1]))
-    choice = choose(cell, trials, study.engine)
+def _row(study: Study, cell: Cell, choice: Choice, grid: Grid) -> Row:
+    trials = first_trials(study.search, cell.batch_size, study.seed, min(study.search.count, choice.pack_size))
     program = program_of(choice, cell)
-    pack = Pack.fresh(cell, trials[: choice.pack_size])
+    pack = Pack.fresh(cell, trials)
     evaluate(program.evaluate, cell, pack.state)
     started = time.perf_counter()
     evaluate(program.evaluate, cell, pack.state)
     look = (time.perf_counter() - started) / len(pack.trials)
     step = min(choice.timings.values(), default=None) or milliseconds_per_step(program, pack.trials)
-    count = study.search.count
-    row = Row(cell.batch_size, count, steps, rungs, looks, choice, count * steps * step / 1000, count * looks * look)
-    return row, sum(value.numel() * value.element_size() for value in pack.state.values())
+    count, steps, looks = study.search.count, grid.last, len(grid.looks())
+    train, evaluation = count * steps * step / 1000, count * looks * look
+    return Row(cell.batch_size, count, steps, len(grid.rungs()), looks, choice, train, evaluation)

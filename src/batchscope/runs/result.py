@@ -75,9 +75,9 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """What was found damaged or lost, one line each."""
+        """What was found damaged or lost, and what a replay may not repeat, one line each."""
         self._store.trials()  # what is damaged shows when it is read
-        return self._store.warnings
+        return [*self._store.warnings, *map(str, self.provenance.get("remarks", []))]
 
     def steps_to_result(self, goal: str | Goal | None = None, *, equal_trials: bool = False) -> Curve:
         """The curve of a goal, by default of the study's first one.

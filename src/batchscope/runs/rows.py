@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -13,31 +16,54 @@ from batchscope.plan.race import Outcome, Unit
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
 
-NO_LOOKS = pl.DataFrame(schema={"trial": pl.String, "batch_size": pl.Int64, "step": pl.Int64})
+_LOOK_COLUMNS = {
+    "trial": pl.String,
+    "batch_size": pl.Int64,
+    "step": pl.Int64,
+    "examples": pl.Int64,
+    "epoch": pl.Float64,
+    "seconds": pl.Float64,
+}
 
 
-def measurement_rows(result: Result, ids: Sequence[str], known: Sequence[int]) -> pl.DataFrame:
-    """The looks of a unit, one row for each trial and look, without those after a divergence.
+@dataclass(frozen=True)
+class Computed:
+    """A unit that was computed.
 
-    Args:
+    Attributes:
         result: Of the unit.
         ids: Of its trials.
         known: For every trial, the last look that is written already: an extended run passes again over what it has.
     """
-    looks = result.looks
-    frames = []
-    for k, (trial, start, end) in enumerate(zip(ids, known, result.steps, strict=True)):
-        columns = {
-            "step": looks.steps,
-            "examples": looks.examples,
-            "epoch": [None if math.isnan(epoch) else epoch for epoch in looks.epochs],
-            **{name: [row[k] for row in rows] for name, rows in looks.metrics.items()},
-            "seconds": looks.seconds,
-        }
-        schema = {name: pl.Int64 if name in {"step", "examples"} else pl.Float64 for name in columns}
-        frame = pl.DataFrame(columns, schema=schema).filter(pl.col("step").is_between(start + 1, end))
-        frames.append(frame.with_columns(trial=pl.lit(trial), batch_size=pl.lit(result.unit.heat.batch_size, pl.Int64)))
-    return pl.concat(frames)
+
+    result: Result
+    ids: Sequence[str]
+    known: Sequence[int]
+
+
+def measurement_rows(units: Sequence[Computed]) -> pl.DataFrame:
+    """The looks of units, one row for each trial and look, without those after a divergence.
+
+    Plain lists first and one table at the end: a table for every trial would take longer than many a unit.
+    """
+    metrics = dict.fromkeys(name for unit in units for name in unit.result.looks.metrics)
+    columns: dict[str, list[Any]] = {name: [] for name in (*_LOOK_COLUMNS, *metrics)}
+    for unit in units:
+        looks, batch_size = unit.result.looks, unit.result.unit.heat.batch_size
+        epochs = [None if math.isnan(epoch) else epoch for epoch in looks.epochs]
+        for k, (trial, start, end) in enumerate(zip(unit.ids, unit.known, unit.result.steps, strict=True)):
+            within = slice(bisect.bisect_right(looks.steps, start), bisect.bisect_right(looks.steps, end))
+            count = len(looks.steps[within])
+            columns["trial"] += [trial] * count
+            columns["batch_size"] += [batch_size] * count
+            columns["step"] += looks.steps[within]
+            columns["examples"] += looks.examples[within]
+            columns["epoch"] += epochs[within]
+            columns["seconds"] += looks.seconds[within]
+            for name in metrics:
+                rows = looks.metrics.get(name)
+                columns[name] += [None] * count if rows is None else [row[k] for row in rows[within]]
+    return pl.DataFrame(columns, schema=_LOOK_COLUMNS | dict.fromkeys(metrics, pl.Float64))
 
 
 def trial_row(
@@ -88,7 +114,7 @@ class Record:
         rows = trials.select("trial", "steps", "status", "train_seconds", "evaluation_seconds").iter_rows()
         self._known = {trial: (steps, status, (train, evaluation)) for trial, steps, status, train, evaluation in rows}
         self._reached: dict[Goal, dict[str, int]] = {}
-        self._best: dict[Goal, dict[str, float]] = {}
+        self._best: dict[Goal, dict[str, tuple[list[int], list[float]]]] = {}
         columns = measurements.collect_schema().names()
         for goal in goals:
             if goal.metric in columns:
@@ -96,9 +122,10 @@ class Record:
                 beyond = value < goal.threshold if goal.side == "<" else value > goal.threshold
                 first = measurements.filter(beyond).group_by("trial").agg(pl.col("step").min()).collect()
                 self._reached[goal] = dict(first.iter_rows())
-                best = value.min() if goal.side == "<" else value.max()
-                finite = measurements.filter(value.is_finite()).group_by("trial").agg(best)
-                self._best[goal] = dict(finite.collect().iter_rows())
+                so_far = value.cum_min() if goal.side == "<" else value.cum_max()
+                finite = measurements.filter(value.is_finite()).sort("trial", "step")
+                bests = finite.group_by("trial", maintain_order=True).agg("step", so_far.alias("best"))
+                self._best[goal] = {trial: (steps, best) for trial, steps, best in bests.collect().iter_rows()}
 
     def outcomes(self, unit: Unit, ids: Sequence[str]) -> dict[int, Outcome] | None:
         """What became of the trials of a unit, by trial index; None unless all of it is known."""
@@ -111,9 +138,15 @@ class Record:
             end = min(steps, unit.until)
             reached = {goal: by_trial[name] for goal, by_trial in self._reached.items() if name in by_trial}
             within = {goal: step for goal, step in reached.items() if unit.start < step <= end}
-            best = {goal: by_trial[name] for goal, by_trial in self._best.items() if name in by_trial}
+            # A race that goes on must see what it saw then: nothing of what was measured later.
+            best = {goal: value for goal in self._best if (value := self._best_until(goal, name, end)) is not None}
             found[index] = Outcome(end, diverged, within, best)
         return found
+
+    def _best_until(self, goal: Goal, name: str, step: int) -> float | None:
+        steps, best = self._best[goal].get(name, ((), ()))
+        known = bisect.bisect_right(steps, step)
+        return best[known - 1] if known else None
 
     def steps(self, name: str) -> int:
         """The last look that is known of a trial; 0 for an unknown one."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from batchscope.runs.driver import Driver, Progress
+from batchscope.runs.driver import Driver
+from batchscope.runs.memory import parse_size
+from batchscope.runs.progress import Progress
 from batchscope.runs.result import Run
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
@@ -20,6 +22,8 @@ def run(
     device: str = "auto",
     data_dir: str | Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    replay_choices: str | Path | None = None,
+    max_memory: int | str | None = None,
 ) -> Run:
     """Run a study, or what is missing of it, and write its summary and report.
 
@@ -28,10 +32,15 @@ def run(
         folder: Where: a folder that does not exist, or one that holds a run of this study.
         workload: The workload itself, where the study's name for it is only a name; then everything runs in this
             process.
-        workers: Processes; 0 runs in this process; None takes one for each core on a CPU, and one on a GPU.
+        workers: Processes; 0 runs in this process; None takes one for each core on a CPU, but no more than there are
+            groups of trials to run at once, and one on a GPU. Fewer if they do not fit into the memory.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one.
         data_dir: Where data sets lie; None for ``BATCHSCOPE_DATA`` or the user's cache directory.
-        on_progress: Called whenever a unit of work is done.
+        on_progress: Called when units of work are done, at most ten times a second.
+        replay_choices: The folder of another run, whose programs, pack sizes and threads are taken instead of measured:
+            the same study gives the same bits.
+        max_memory: The most memory that all processes may take together, in bytes or as ``"8GiB"``; None for what is
+            available.
 
     What cannot be run is a ``BatchscopeError`` that says what to type. Ctrl-C is ``Interrupted``, with everything that
     was finished written: run again to go on.
@@ -45,6 +54,8 @@ def run(
         device=device,
         data_dir=None if data_dir is None else Path(data_dir),
         on_progress=on_progress,
+        replay_choices=None if replay_choices is None else Path(replay_choices),
+        max_memory=None if max_memory is None else parse_size(max_memory),
     )
     driver.run()
     result = Run(folder)

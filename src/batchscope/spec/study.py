@@ -168,7 +168,7 @@ class Study(Frozen):
     search: Search
     goals: Annotated[tuple[GoalText, ...], Field(min_length=1, max_length=100)]
     budget: Budget
-    policy: Literal["race", "full"] = "race"
+    policy: Literal["race", "full", "halving"] = "race"
     margin: Annotated[float, Field(ge=1, le=100)] = 1.5
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()

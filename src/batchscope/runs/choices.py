@@ -1,0 +1,140 @@
+"""The choices that decide a run's last bits: recorded with it, repeated when it goes on, and taken over by others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from batchscope.engine.choice import PROGRAMS, Choice
+from batchscope.errors import StudyError
+from batchscope.spec.study import Study
+from batchscope.store.provenance import collect
+from batchscope.store.store import Store
+
+# Whatever of these differs may round differently.
+_VERSIONS = ("batchscope", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run has recorded.
+
+    Attributes:
+        folder: Of the run.
+        choices: Program and pack size by batch size.
+        threads: Of every worker; None if it was not recorded.
+        remarks: Why it may not be repeated bit for bit here.
+    """
+
+    folder: Path
+    choices: Mapping[int, Choice]
+    threads: int | None
+    remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path, provenance: Mapping[str, Any]) -> Recorded:
+        """Read the choices of a provenance.
+
+        Raises:
+            StudyError: If they are not such as this version writes.
+        """
+        try:
+            found = {int(size): Choice(**choice) for size, choice in provenance.get("choices", {}).items()}
+            threads = provenance.get("threads")
+            sound = all(c.program in PROGRAMS and int(c.pack_size) >= 1 for c in found.values())
+            if not sound or not (threads is None or int(threads) >= 1):
+                raise ValueError("an unknown program, or a number below 1")
+        except (AttributeError, TypeError, ValueError) as error:
+            raise StudyError(
+                f"cannot read the choices in {folder / 'provenance.json'}: {error}; give a run of this version"
+            ) from None
+        return cls(folder, found, threads)
+
+
+def replayed(folder: Path, study: Study, device: str) -> Recorded:
+    """The choices of another run, for every batch size of the study.
+
+    A folder without a run is a ``StoreError``.
+
+    Raises:
+        StudyError: If that run has none for some batch size.
+    """
+    provenance = Store.open(folder).provenance
+    found = Recorded.of(folder, provenance)
+    missing = [size for size in study.batch_sizes if size not in found.choices]
+    if missing:
+        known = ", ".join(map(str, sorted(found.choices))) or "none"
+        raise StudyError(
+            f"{folder} has no choices for batch size {', '.join(map(str, missing))} to replay, only for {known}; "
+            "give a run of all batch sizes, or fewer batch_sizes"
+        )
+    here = collect()
+    pairs = {"device": (provenance.get("device"), device)}
+    for name in _VERSIONS:
+        pairs[name] = provenance.get("versions", {}).get(name), here["versions"].get(name)
+    pairs["processor"] = provenance.get("hardware", {}).get("cpu"), here["hardware"]["cpu"]
+    remarks = tuple(
+        f"the choices of {folder} were made with {name} {theirs}, this run has {ours}: the last bits may differ"
+        for name, (theirs, ours) in pairs.items()
+        if theirs != ours
+    )
+    return replace(found, choices={size: found.choices[size] for size in study.batch_sizes}, remarks=remarks)
+
+
+def check_pins(study: Study, recorded: Recorded) -> None:
+    """Refuse what the study pins otherwise than it is recorded: a batch size is computed in one way from end to end.
+
+    Raises:
+        StudyError: With what to type.
+    """
+    engine = study.engine
+    faults = []
+    for size in study.batch_sizes:
+        if size in recorded.choices:
+            choice = recorded.choices[size]
+            if engine.program not in ("auto", choice.program):
+                faults.append(f"batch size {size} has engine.program={choice.program}, not {engine.program}")
+            if engine.pack_size not in ("auto", choice.pack_size):
+                faults.append(f"batch size {size} has engine.pack_size={choice.pack_size}, not {engine.pack_size}")
+    if recorded.threads is not None and engine.threads not in ("auto", recorded.threads):
+        faults.append(f"it has engine.threads={recorded.threads}, not {engine.threads}")
+    if faults:
+        raise StudyError(
+            f"{recorded.folder} was computed otherwise than the study pins: {'; '.join(faults)}. "
+            "Write auto or what is recorded, or run the study in another folder, without --replay-choices"
+        )
+
+
+def joined(own: Recorded, other: Recorded | None) -> Recorded:
+    """What a folder has recorded, and for the rest what is replayed.
+
+    Raises:
+        StudyError: If they contradict each other.
+    """
+    if other is None:
+        return own
+    for size in sorted(own.choices.keys() & other.choices.keys()):
+        ours, theirs = own.choices[size], other.choices[size]
+        if _bare(ours) != _bare(theirs):
+            raise StudyError(
+                f"{own.folder} has begun batch size {size} with {ours.program} x {ours.pack_size}, and {other.folder} "
+                f"has {theirs.program} x {theirs.pack_size}; give a new folder with -o"
+            )
+    if own.threads not in (None, other.threads) and own.choices:
+        raise StudyError(
+            f"{own.folder} has begun with {own.threads} threads a worker, and {other.folder} has {other.threads}; "
+            "give a new folder with -o"
+        )
+    return replace(own, choices={**other.choices, **own.choices}, threads=other.threads, remarks=other.remarks)
+
+
+def written(choices: Mapping[int, Choice]) -> dict[str, Any]:
+    """The choices as plain values for JSON."""
+    return {str(size): asdict(choice) for size, choice in sorted(choices.items())}
+
+
+def _bare(choice: Choice) -> Choice:
+    """Without what was measured on the way."""
+    return replace(choice, timings={}, reasons={})

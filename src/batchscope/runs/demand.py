@@ -1,0 +1,172 @@
+"""How much memory a run will take, found before it begins.
+
+Legend: K trials of a pack, B examples of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import Subset
+
+from batchscope.engine.choice import ONE_BY_ONE
+from batchscope.engine.evaluate import LATER_PART
+from batchscope.engine.pack import initial_state
+from batchscope.engine.training import Cell, Loaded
+from batchscope.plan.sampling import first_trials
+from batchscope.plan.timeline import Timeline
+from batchscope.spec.study import Study
+from batchscope.spec.workload import Workload
+from batchscope.tensors import Tree, leaves, map_tree
+
+MiB = 2**20
+# A pack's state, what a step makes of it, and the stack of the results.
+STATES = 3
+# The live tensors of one step and one evaluation are measured on so many examples; memory grows linearly with them.
+PROBED = (4, 8)
+
+
+def resident() -> int:
+    """Bytes of this process in memory; where that cannot be read, about what the libraries take."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 400 * MiB
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What computing a study takes, in bytes.
+
+    Attributes:
+        libraries: Of a process before it computes.
+        data: The examples in the dtype of the training.
+        state: Parameters, buffers and optimizer state of one trial.
+        step: For every batch size, what is live within a step of one trial beside its state.
+        look: Likewise within an evaluation.
+        trials: At every batch size.
+        loops: Whether trials are known to be trained one after the other, whatever the pack.
+    """
+
+    libraries: int
+    data: int
+    state: int
+    step: Mapping[int, int]
+    look: int
+    trials: int
+    loops: bool
+
+    def worker(self, batch_size: int, pack_size: int) -> int:
+        """The peak of a worker while it advances a pack, without libraries and data."""
+        at_once = 1 if self.loops else pack_size
+        return STATES * pack_size * self.state + at_once * max(self.step[batch_size], self.look)
+
+    @property
+    def held(self) -> int:
+        """The states of all trials: all batch sizes advance beside each other."""
+        return self.state * self.trials * len(self.step)
+
+
+def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], device: str) -> Demand:
+    """Measure the live tensors of one step of a few examples, which takes milliseconds and no memory to speak of."""
+    few = _few(workload)
+    loaded = Loaded(few, study, torch.device("cpu"))
+    cell = Cell(loaded, study.batch_sizes[0])
+    trial = first_trials(study.search, study.batch_sizes[0], study.seed, 1)[0]
+    state = sum(value.nbytes for value in initial_state(cell, trial).values())
+    scale = torch.empty(0, dtype=loaded.dtype).element_size()
+    pairs = [pair for pair in (workload.train, workload.validation) if isinstance(pair, tuple)]
+    tensors = [tensor for pair in pairs for tensor in leaves(pair)]
+    data = sum(t.numel() * (scale if t.is_floating_point() else t.element_size()) for t in tensors)
+    raw = sum(tensor.nbytes for tensor in tensors)
+    step, look = _measured(loaded, workload) if device == "cpu" else ((0.0, 0.0), 0)
+    largest = {size: _largest_batch(timeline) for size, timeline in timelines.items()}
+    return Demand(
+        libraries=max(resident() - raw, 200 * MiB),
+        data=data,
+        state=state if device == "cpu" else 0,
+        step={size: int(step[0] + step[1] * batch) for size, batch in largest.items()},
+        look=look,
+        trials=study.search.count,
+        loops=study.engine.program in ONE_BY_ONE,
+    )
+
+
+def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], int]:
+    """Of one trial: bytes live within a step, as (constant, per example), and within a look."""
+    steps, looks = [], []
+    rule = loaded.algorithm.rule
+    graph = rule.needs_hessian_diagonal
+    with torch.random.fork_rng(devices=[]):
+        for count in PROBED:
+            module = loaded.module()
+            inputs, targets = loaded.batches(0).take(0, count)
+            own = sum(tensor.nbytes for tensor in leaves((inputs, targets)))
+            with _LiveBytes() as live:
+                loss = loaded.workload.loss(module.train()(inputs), targets).mean()
+                parameters = list(module.parameters())
+                torch.autograd.grad(loss, parameters, create_graph=graph, allow_unused=True)
+                del loss
+            steps.append(live.peak * (2 if graph else 1) + own)
+            with _LiveBytes() as live, torch.no_grad():
+                module.eval()(inputs)
+            looks.append(live.peak)
+    slope, look = (max(0.0, (values[1] - values[0]) / (PROBED[1] - PROBED[0])) for values in (steps, looks))
+    data = workload.validation
+    examples = int(next(leaves(data)).shape[0]) if isinstance(data, tuple) else len(data)  # type: ignore[arg-type]
+    return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(looks[0] + look * min(LATER_PART["cpu"], examples))
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The most bytes that were live at once, of the tensors that operations inside have made."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch's compiler is imported, which takes a second, to be kept away from the method below
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self._live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
+        gone = [place for place, (storage, _) in self._live.items() if storage.expired()]  # type: ignore[no-untyped-call]
+        for place in gone:
+            del self._live[place]
+        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+        return result
+
+
+def _few(workload: Workload) -> Workload:
+    """The workload with as many examples as are measured."""
+
+    def first(tree: Tree) -> Tree:
+        return map_tree(lambda tensor: tensor[: PROBED[1]], tree)
+
+    def cut(data: Any) -> Any:
+        if isinstance(data, tuple):
+            return first(data[0]), first(data[1])
+        if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+            return Subset(data, range(min(PROBED[1], len(data))))
+        return data
+
+    return replace(workload, train=cut(workload.train), validation=cut(workload.validation), test=None)
+
+
+def _largest_batch(timeline: Timeline) -> int:
+    """A batch schedule may end with larger batches than it begins with."""
+    last = timeline.last
+    return max(timeline.examples(1), timeline.examples(last) - timeline.examples(last - 1))

@@ -1,0 +1,49 @@
+"""How far a run is, for a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batchscope.spec.goal import Goal
+
+
+@dataclass(frozen=True)
+class Lane:
+    """How far one batch size is.
+
+    Attributes:
+        batch_size: Which.
+        share: Of its work that is done, roughly; 1.0 when finished.
+        trials: Drawn so far.
+        diverged: Of them.
+        best: Goal to the fewest steps so far; None where no trial has reached it.
+    """
+
+    batch_size: int
+    share: float
+    trials: int
+    diverged: int
+    best: Mapping[Goal, int | None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        lanes: One for each batch size.
+        seconds: Since this driver began.
+        train_seconds: Spent on training, over all workers.
+        evaluation_seconds: Spent on evaluation, over all workers.
+    """
+
+    lanes: tuple[Lane, ...]
+    seconds: float
+    train_seconds: float
+    evaluation_seconds: float
+
+    @property
+    def share(self) -> float:
+        """Of the whole work that is done, roughly: batch sizes count alike."""
+        return sum(lane.share for lane in self.lanes) / len(self.lanes)
