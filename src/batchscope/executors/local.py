@@ -141,7 +141,6 @@ class Processes:
         """Start the workers; they import and load beside each other."""
         self._context = multiprocessing.get_context("spawn")
         self._setup = setup
-        self._stopping = self._context.Event()
         self._desks = [_Desk(*self._start()) for _ in range(workers)]
         self._place: dict[tuple[Heat, int], _Desk] = {}
 
@@ -169,7 +168,7 @@ class Processes:
                 desk = next(desk for desk in self._desks if desk.pipe is ready)
                 try:
                     reply = desk.pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # also in the middle of a reply
                     self._revive(desk)
                     continue
                 task, desk.current, desk.deaths = desk.current, None, 0
@@ -182,7 +181,6 @@ class Processes:
 
     def stop(self) -> None:
         """Interrupt all workers at their next look; each keeps what it has as checkpoints."""
-        self._stopping.set()
         for desk in self._desks:
             desk.tasks.clear()
             with suppress(OSError):
@@ -200,7 +198,7 @@ class Processes:
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._setup, self._stopping), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._setup), daemon=True)
         process.start()
         theirs.close()
         return process, ours
@@ -266,8 +264,13 @@ def _do(worker: Worker, task: Task) -> Choice | Result | None:
     return None
 
 
-def _serve(pipe: Connection, setup: Setup, stopping: Any) -> None:
-    """A worker process: one task after the other until the driver stops it, or is gone."""
+def _serve(pipe: Connection, setup: Setup) -> None:
+    """A worker process: one task after the other until the driver stops it, or is gone.
+
+    During a task the driver sends nothing but the word to stop, and its end of the pipe closes when it dies: whatever
+    can be read means that nobody waits for the task. An event shared by all processes would need a lock, which a
+    worker that is killed while it holds it leaves locked for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and says what follows from it
     torch.set_num_threads(setup.threads)
     _keep_freed_memory()
@@ -275,7 +278,7 @@ def _serve(pipe: Connection, setup: Setup, stopping: Any) -> None:
     with suppress(EOFError, OSError):
         while (task := pipe.recv()) is not None:
             try:
-                worker = worker or setup.worker(stopping.is_set)
+                worker = worker or setup.worker(pipe.poll)
                 reply: object = _do(worker, task)
             except BatchscopeError as error:
                 reply = error
