@@ -95,6 +95,7 @@ class Worker:
         """Place the data; nothing is computed yet."""
         self._study, self._checkpoints = study, checkpoints
         self._loaded = Loaded(workload, study, device)
+        self._context = study.context(workload.fingerprint())
         self._interrupted = interrupted
         self._programs: dict[int, Program] = {}
         self._held: dict[tuple[Heat, int], _Held] = {}
@@ -161,13 +162,13 @@ class Worker:
             return held.pack
         saved = self._checkpoints.load(_name(unit.heat, unit.group)) if len(unit.legs) > 1 else None
         if saved is not None:
-            pack = Pack.from_tensors(saved, unit.trials, self._loaded.device)
+            pack = Pack.from_tensors(saved, unit.trials, self._context, self._loaded.device)
             if pack is not None and _is_before(pack, unit.legs):
                 return pack
         return Pack.fresh(Cell(self._loaded, unit.heat.batch_size, unit.heat.replicate), unit.trials)
 
     def _save(self, heat: Heat, group: int, held: _Held) -> None:
-        self._checkpoints.save(_name(heat, group), held.pack.to_tensors())
+        self._checkpoints.save(_name(heat, group), held.pack.to_tensors(self._context))
         held.saved_at = held.pack.train_seconds * len(held.pack.trials)
 
     def _program(self, heat: Heat, choice: Choice) -> Program:
