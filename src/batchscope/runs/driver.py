@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import polars as pl
 
 from batchscope import workloads
 from batchscope.engine.choice import PACK_SIZES, Choice
-from batchscope.errors import StudyError
+from batchscope.errors import StoreError, StudyError
 from batchscope.executors.local import (
     Choosing,
     Executor,
@@ -142,7 +143,8 @@ class Driver:
                     executor.stop()
                 raise Interrupted from None
             except BaseException:
-                self._commit()
+                with suppress(StoreError):  # after a failed write, which is what there is to say
+                    self._commit()
                 raise
             finally:
                 if executor is not None:
