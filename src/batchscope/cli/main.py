@@ -96,11 +96,20 @@ def invoke(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output has gone; there is nobody to tell
         return FAILED
+    except OSError as error:
+        if error.filename is None:
+            return _fault()
+        print(f"batchscope: {error.filename}: {error.strerror}; see to it, or give another path", file=sys.stderr)
+        return FAILED
     except (typer.Abort, KeyboardInterrupt):
         print("\nbatchscope: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception:
-        traceback.print_exc()
-        print("batchscope: this is a fault of Batchscope itself; what was committed is safe", file=sys.stderr)
-        return FAILED
+        return _fault()
     return status if isinstance(status, int) else DONE
+
+
+def _fault() -> int:
+    traceback.print_exc()
+    print("batchscope: this is a fault of Batchscope itself; what was committed is safe", file=sys.stderr)
+    return FAILED

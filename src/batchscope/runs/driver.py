@@ -26,6 +26,7 @@ from batchscope.executors.local import (
 )
 from batchscope.executors.worker import FolderCheckpoints, Result
 from batchscope.plan.race import Heat, Race, Unit
+from batchscope.runs import notes
 from batchscope.runs.heats import BatchSize
 from batchscope.runs.preflight import check_goals, grids_of, resolve_device, timelines_of
 from batchscope.runs.rows import NO_LOOKS, Record, measurement_rows, outcomes, trial_row
@@ -164,7 +165,7 @@ class Driver:
             return Store.create(self._folder, text, collect(**facts, **sizes, choices={}))
         store = Store.open(self._folder, write=True)
         try:
-            if store.provenance.get("context") != self._context:
+            if notes.context(store.provenance, self._folder) != self._context:
                 raise StudyError(
                     f"{self._folder} holds a run of another workload, algorithm, evaluation grid or dtype:\n"
                     f"{_difference(store.study_text, text)}\n"
@@ -184,8 +185,7 @@ class Driver:
 
     def _work(self, executor: Executor) -> None:
         limit = min(PACK_SIZES[-1], self._study.search.count)
-        for batch_size, choice in self._store.provenance.get("choices", {}).items():
-            self._choices[int(batch_size)] = Choice(**choice)
+        self._choices |= notes.choices(self._store.provenance, self._folder)
         waiting = 0
         for batch_size in self._study.batch_sizes:
             if batch_size in self._choices:
