@@ -160,6 +160,8 @@ def _mean_minimum(ordered: Array, n: int, m: int) -> tuple[float, float]:
     The i-th fastest is the minimum of C(n - i, m - 1) of the C(n, m) subsets. Also the share of subsets whose
     minimum is known.
     """
+    if not len(ordered):  # a trial was stopped before any reached the goal
+        return math.nan, 0.0
     rank = np.arange(1, min(len(ordered), n - m + 1) + 1)
     share = np.exp(_log_choose(n - rank, m - 1) - _log_choose(np.array(n), m))
     return float(share @ ordered[: len(rank)] / share.sum()), float(share.sum())
