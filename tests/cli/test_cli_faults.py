@@ -131,24 +131,31 @@ def test_a_damaged_segment_is_named_by_every_reader_and_mended_by_the_driver(
 def test_a_damaged_checkpoint_is_set_aside_and_costs_time_only(
     good: Path, tmp_path: Path, shown: Shown, change: str
 ) -> None:
-    folder = tmp_path / "run"
+    folder, far = tmp_path / "run", 'goals=["validation/loss < 0.001"]'
+    rename, count = Files._rename, iter(range(10**6))
+
+    def refuse(files: Files, source: Path, target: Path) -> None:
+        if target.parent.name == "trials" and next(count) == 3:
+            raise OSError(errno.EIO, "x")
+        rename(files, source, target)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("batchscope.runs.driver.COMMIT_SECONDS", 0.0)
         patch.setattr("batchscope.executors.worker.CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(Files, "_unlink", lambda files, path: (_ for _ in ()).throw(OSError(errno.EIO, "x")))
-        shown(*run(good, folder), status=FAILED)  # the first merge is the end
-    checkpoints = sorted((folder / "checkpoints").glob("*.safetensors"))
-    assert len(checkpoints) > 1
+        patch.setattr(Files, "_rename", refuse)
+        shown(*run(good, folder), far, status=FAILED)  # the second rung of the second pack is not committed
+    checkpoints = sorted((folder / "checkpoints").glob("4-*.safetensors"))
+    assert len(checkpoints) == 2
     if change == "another trial's":
         checkpoints[0].write_bytes(checkpoints[1].read_bytes())
     else:
         for path in checkpoints:
             damage(change, path)
-    shown(*run(good, folder), status=DONE)
-    if change == "another trial's":
-        assert not (folder / "damaged").exists()
+    shown(*run(good, folder), far, status=DONE)
+    assert (folder / "damaged").exists() is (change == "flip")
     shutil.rmtree(folder / "damaged", ignore_errors=True)
-    assert_same_run(folder, good)
+    shown(*run(good, tmp_path / "undisturbed"), far, status=DONE)
+    assert_same_run(folder, tmp_path / "undisturbed")
 
 
 def missing_study(folder: Path) -> None:

@@ -143,7 +143,7 @@ def test_checkpoints_of_another_space_are_not_taken_for_this_one(
         return counted
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Worker, "run", stopping(6))
+        patch.setattr(Worker, "run", stopping(2))
         do(tmp_path / "run", goals, other)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(Worker, "run", stopping(2))
