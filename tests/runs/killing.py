@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from batchscope.cli.main import main
-from batchscope.engine.choice import PROGRAMS
+from batchscope.engine.loop import Loop
+from batchscope.engine.vmap import Vmap
 from batchscope.executors import worker as workers
 from batchscope.executors.worker import Worker
 from batchscope.runs import driver
@@ -184,7 +185,7 @@ def install() -> None:
     ):
         _during(hooks, phase, owner, name)
     _heats(hooks)
-    for program in PROGRAMS.values():
+    for program in (Loop, Vmap):
         _before(hooks, "training", program, "train")
         _before(hooks, "evaluating", program, "evaluate")
     _disk(hooks)
