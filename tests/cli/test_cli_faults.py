@@ -278,7 +278,7 @@ def test_a_driver_begins_or_mends_the_rest(
     [
         ({"choices": "x"}, "choices: Input should be a valid dictionary"),
         ({"choices": {"4": {"program": "loop"}}}, "choices.4.pack_size: Field required"),
-        ({"choices": {"4": {"program": "os.system", "pack_size": 1}}}, "there are loop, vmap"),
+        ({"choices": {"4": {"program": "os.system", "pack_size": 1}}}, "there are loop, "),
         ({"choices": {"4": {"program": "loop", "pack_size": 0}}}, "packs of 0"),
         ({"context": 3}, "does not say of which workload and algorithm"),
     ],
