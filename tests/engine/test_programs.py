@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_a_stop_anywhere_changes_no_bit(name: str) -> None:
     straight = advance(program(bench), Pack.fresh(bench, trials), STEPS, LOOKS)
     pack = Pack.fresh(bench, trials)
     for until in (7, 8, 23, STEPS):
-        saved = Pack.from_tensors(pack.to_tensors(), trials, torch.device("cpu"))
+        saved = Pack.from_tensors(pack.to_tensors("context"), trials, "context", torch.device("cpu"))
         assert saved is not None
         advanced = advance(program(bench), saved, until, [look for look in LOOKS if saved.step < look <= until])
         assert advanced is not None
@@ -150,6 +151,25 @@ def test_training_leaves_the_state_that_it_was_given_alone(name: str) -> None:
     before = {name: value.clone() for name, value in pack.state.items()}
     assert advance(PROGRAMS[name](bench), pack, 5, ()) is not None
     assert all(torch.equal(pack.state[name], value) for name, value in before.items())
+
+
+def test_a_checkpoint_of_other_trials_is_none() -> None:
+    """Whatever a file is called: a state that is not of these trials would give a wrong curve."""
+    bench = cell()
+    trials = trials_of(bench, 2)
+    saved = Pack.fresh(bench, trials).to_tensors("context")
+    cpu = torch.device("cpu")
+    assert Pack.from_tensors(saved, trials, "context", cpu) is not None
+    assert Pack.from_tensors(saved, trials, "another algorithm", cpu) is None
+    for change in (
+        {"batch_size": 16},
+        {"study_seed": 1},
+        {"replicate": 1},
+        {"hyperparameters": {"learning_rate": 0.5}},
+    ):
+        others = [replace(trial, **change) for trial in trials]
+        assert Pack.from_tensors(saved, others, "context", cpu) is None
+    assert Pack.from_tensors({"weight": torch.zeros(1)}, trials, "context", cpu) is None
 
 
 def test_dropping_a_trial_leaves_the_others_alone() -> None:

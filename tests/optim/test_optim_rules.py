@@ -318,12 +318,19 @@ def test_biases_and_norms_can_be_excluded(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
-def test_one_kernel_for_an_update_equals_the_rule(name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("name", "special"),
+    [
+        *((name, {}) for name in ("sgd", "momentum", "nesterov", "adam", "adamw")),
+        ("momentum", {"momentum": 0.0}),
+        ("nesterov", {"momentum": 0.0}),
+    ],
+)
+def test_one_kernel_for_an_update_equals_the_rule(name: str, special: dict[str, float], dtype: torch.dtype) -> None:
     rule = RULES[name]
     update = fused_update(rule, torch.device("cpu"))
     assert update is not None
-    hyper = {key: VALUES[key] for key in rule.hyperparameters}
+    hyper = {key: VALUES[key] for key in rule.hyperparameters} | special
     images = draws(5, 4, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
     parameters = [draws(37, 5, seed=1, dtype=dtype), images, draws(3, seed=2, dtype=dtype)]
     expected, kept = [p.clone() for p in parameters], [rule.init(p) for p in parameters]

@@ -91,7 +91,7 @@ def test_another_device_or_version_is_pointed_out(first: Run, tmp_path: Path) ->
 )
 def test_choices_that_are_none_are_refused(choices: object, first: Run, tmp_path: Path) -> None:
     old = copied(first, tmp_path / "old", choices=choices)
-    with pytest.raises(StudyError, match=r"cannot read the choices in .*provenance\.json"):
+    with pytest.raises(StoreError, match=r"provenance\.json: choices.*put the right file back"):
         replayed(old, study(*AUTO), "cpu")
 
 

@@ -122,7 +122,7 @@ def test_states_beyond_the_limit_wait_on_disk_and_change_nothing(tmp_path: Path)
 
         asked = study("engine.program=loop", "engine.pack_size=1", "search.trials=3")
         loaded = Loaded(classification(), asked, torch.device("cpu"))
-        worker = Worker(loaded, Kept(), held_bytes=limit)
+        worker = Worker(loaded, Kept(), "context", held_bytes=limit)
         trials = first_trials(asked.search, 8, 0, 3)
         found = []
         for until in (2, 4):

@@ -85,5 +85,5 @@ def test_a_curve_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_export_of_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["export", str(tmp_path), "--format", "csv"]) == 1
-    assert "holds no run" in capsys.readouterr().err
+    assert "is no run folder" in capsys.readouterr().err
     assert invoke(["export", str(tmp_path), "--format", "xml"]) == 2

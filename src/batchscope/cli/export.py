@@ -27,13 +27,12 @@ def export(
     ] = None,
 ) -> None:
     """Write the trials and measurements of a run; batchscope import reads each of the formats again."""
-    from batchscope.errors import StoreError
     from batchscope.store import Store, find_runs
     from batchscope.store.exporters import export_batch_science, export_tables
 
     runs = find_runs(run)
     if not runs:
-        raise StoreError(f"{run} holds no run")
+        Store.open(run)  # says what is wrong with it
     target = output or run / "exports" / file_format.value
     for folder in runs:
         store = Store.open(folder)

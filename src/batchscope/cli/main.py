@@ -91,16 +91,31 @@ def invoke(arguments: list[str]) -> int:
         show(file=sys.stderr) if show else print(f"batchscope: {error}", file=sys.stderr)
         return MISUSE
     except BatchscopeError as error:
-        print(f"batchscope: {error}", file=sys.stderr)
+        _say(f"batchscope: {error}")
         return MISUSE if isinstance(error, ValueError) else FAILED
     except BrokenPipeError:
         sys.stderr.close()  # whoever read the output has gone; there is nobody to tell
+        return FAILED
+    except OSError as error:
+        if error.filename is None:
+            return _fault()
+        _say(f"batchscope: {error.filename}: {error.strerror}; see to it, or give another path")
         return FAILED
     except (typer.Abort, KeyboardInterrupt):
         print("\nbatchscope: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception:
-        traceback.print_exc()
-        print("batchscope: this is a fault of Batchscope itself; what was committed is safe", file=sys.stderr)
-        return FAILED
+        return _fault()
     return status if isinstance(status, int) else DONE
+
+
+def _say(text: str) -> None:
+    """A message that may quote a file: without characters that a terminal would obey."""
+    plain = (c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    print("".join(plain), file=sys.stderr)
+
+
+def _fault() -> int:
+    traceback.print_exc()
+    print("batchscope: this is a fault of Batchscope itself; what was committed is safe", file=sys.stderr)
+    return FAILED

@@ -51,26 +51,35 @@ class Pack:
         state = {name: value.index_select(0, where) for name, value in self.state.items()}
         return replace(self, trials=tuple(self.trials[k] for k in kept), state=state)
 
-    def to_tensors(self) -> State:
-        """Everything but the trials as tensors, for a checkpoint."""
+    def to_tensors(self, context: str) -> State:
+        """Everything as tensors, for a checkpoint; of the trials, what tells them from all others.
+
+        Args:
+            context: What trial ids share (see ``Study.context``).
+        """
         numbers = [float(self.step), self.train_seconds, self.evaluation_seconds]
-        indices = torch.tensor([trial.index for trial in self.trials])
         return {
             **self.state,
-            "pack/indices": indices,
+            "pack/trials": torch.tensor([_identity(trial, context) for trial in self.trials]),
             "pack/numbers": torch.tensor(numbers, dtype=torch.float64),
         }
 
     @classmethod
-    def from_tensors(cls, tensors: State, trials: Sequence[Trial], device: torch.device) -> Pack | None:
-        """What ``to_tensors`` made of a pack of some of ``trials``; None if it was made of others."""
-        state = {name: value.to(device) for name, value in tensors.items() if not name.startswith("pack/")}
-        step, train, evaluation = tensors["pack/numbers"].tolist()
-        known = {trial.index: trial for trial in trials}
-        indices = tensors["pack/indices"].tolist()
-        if not set(indices) <= set(known):
+    def from_tensors(cls, tensors: State, trials: Sequence[Trial], context: str, device: torch.device) -> Pack | None:
+        """What ``to_tensors`` made of a pack of some of ``trials``; None if it was made of others, or of no pack."""
+        if not {"pack/trials", "pack/numbers"} <= set(tensors):
             return None
-        return cls(tuple(known[index] for index in indices), state, int(step), train, evaluation)
+        state = {name: value.to(device) for name, value in tensors.items() if not name.startswith("pack/")}
+        known = {_identity(trial, context): trial for trial in trials}
+        identities = tensors["pack/trials"].tolist()
+        if not set(identities) <= set(known):
+            return None
+        step, train, evaluation = tensors["pack/numbers"].tolist()
+        return cls(tuple(known[identity] for identity in identities), state, int(step), train, evaluation)
+
+
+def _identity(trial: Trial, context: str) -> int:
+    return int(trial.id(context), 16) >> 1  # an int64 has 63 bits beside its sign
 
 
 def initial_state(cell: Cell, trial: Trial) -> State:

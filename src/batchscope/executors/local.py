@@ -40,6 +40,7 @@ class Setup:
         study: What is run.
         device: Where to train.
         checkpoints: Where packs are kept.
+        context: What the ids of the study's trials share.
         threads: For each worker.
         data_dir: Where data sets lie; None for the default.
         workload: The workload itself; None to load it by the study's name for it.
@@ -50,6 +51,7 @@ class Setup:
     study: Study
     device: str
     checkpoints: Checkpoints
+    context: str
     threads: int
     data_dir: Path | None = None
     workload: Workload | None = None
@@ -63,7 +65,7 @@ class Setup:
             workload = self.data.into(workload)
         device = torch.device(self.device)
         loaded = Loaded(workload, self.study, device, ordered=self.data is not None and self.data.ordered)
-        return Worker(loaded, self.checkpoints, interrupted, self.held_bytes)
+        return Worker(loaded, self.checkpoints, self.context, interrupted, self.held_bytes)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,6 @@ class Processes:
         """Start the workers; they import and load beside each other."""
         self._context = multiprocessing.get_context("spawn")
         self._setup = setup
-        self._stopping = self._context.Event()
         self._desks = [_Desk(*self._start()) for _ in range(workers)]
         self._place: dict[tuple[Heat, int], _Desk] = {}
 
@@ -181,7 +182,7 @@ class Processes:
                 desk = next(desk for desk in self._desks if desk.pipe is ready)
                 try:
                     reply = desk.pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # also in the middle of a reply
                     self._revive(desk)
                     continue
                 task, desk.current, desk.deaths = desk.current, None, 0
@@ -194,7 +195,6 @@ class Processes:
 
     def stop(self) -> None:
         """Interrupt all workers at their next look; each keeps what it has as checkpoints."""
-        self._stopping.set()
         for desk in self._desks:
             desk.tasks.clear()
             with suppress(OSError):
@@ -212,7 +212,7 @@ class Processes:
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._setup, self._stopping), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._setup), daemon=True)
         process.start()
         theirs.close()
         return process, ours
@@ -297,8 +297,13 @@ def _do(worker: Worker, task: Task) -> Choice | Result | None:
     return None
 
 
-def _serve(pipe: Connection, setup: Setup, stopping: Any) -> None:
-    """A worker process: one task after the other until the driver stops it, or is gone."""
+def _serve(pipe: Connection, setup: Setup) -> None:
+    """A worker process: one task after the other until the driver stops it, or is gone.
+
+    During a task the driver sends nothing but the word to stop, and its end of the pipe closes when it dies: whatever
+    can be read means that nobody waits for the task. An event shared by all processes would need a lock, which a
+    worker that is killed while it holds it leaves locked for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and says what follows from it
     torch.set_num_threads(setup.threads)
     worker: Worker | None = None
@@ -306,7 +311,7 @@ def _serve(pipe: Connection, setup: Setup, stopping: Any) -> None:
         while (task := pipe.recv()) is not None:
             try:
                 if worker is None:
-                    worker = setup.worker(stopping.is_set)
+                    worker = setup.worker(pipe.poll)
                     _keep_freed_memory()  # from here on: a copy of the data that was shared must go back
                 reply: object = _do(worker, task)
             except BatchscopeError as error:

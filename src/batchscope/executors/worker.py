@@ -88,6 +88,7 @@ class Worker:
         self,
         loaded: Loaded,
         checkpoints: Checkpoints,
+        context: str,
         interrupted: Callable[[], bool] = lambda: False,
         held_bytes: int | None = None,
     ) -> None:
@@ -96,12 +97,13 @@ class Worker:
         Args:
             loaded: The study whose units they are, with its data placed on the device to train on.
             checkpoints: Where packs are kept between processes.
+            context: What the ids of the trials share.
             interrupted: Asked at every look.
             held_bytes: The most to keep of packs that are not being advanced: beyond it those that were advanced
                 longest ago are kept as checkpoints only. None for no limit.
         """
         self._study, self._checkpoints, self._held_bytes = loaded.study, checkpoints, held_bytes
-        self._loaded = loaded
+        self._loaded, self._context = loaded, context
         self._interrupted = interrupted
         self._programs: dict[int, Program] = {}
         self._held: dict[tuple[Heat, int], _Held] = {}
@@ -170,13 +172,13 @@ class Worker:
             return held.pack
         saved = self._checkpoints.load(_name(unit.heat, unit.group)) if len(unit.legs) > 1 else None
         if saved is not None:
-            pack = Pack.from_tensors(saved, unit.trials, self._loaded.device)
+            pack = Pack.from_tensors(saved, unit.trials, self._context, self._loaded.device)
             if pack is not None and _is_before(pack, unit.legs):
                 return pack
         return Pack.fresh(Cell(self._loaded, unit.heat.batch_size, unit.heat.replicate), unit.trials)
 
     def _save(self, heat: Heat, group: int, held: _Held) -> None:
-        self._checkpoints.save(_name(heat, group), held.pack.to_tensors())
+        self._checkpoints.save(_name(heat, group), held.pack.to_tensors(self._context))
         held.saved_at = held.pack.train_seconds * len(held.pack.trials)
 
     def _spill(self) -> None:

@@ -69,15 +69,20 @@ def _sgd_kernel(*, nesterov: bool) -> _Apply:
         step: int,
         hyper: Mapping[str, float],
     ) -> None:
+        momentum, decay = hyper.get("momentum", 0.0), hyper["weight_decay"]
+        velocities = slots[0] if slots else []
+        if velocities and not momentum:  # the kernel then refuses velocities, which are the gradients
+            for velocity, gradient, parameter in zip(velocities, gradients, parameters, strict=True):
+                velocity.copy_(torch.add(gradient, parameter, alpha=decay))
         torch._fused_sgd_(
             parameters,
             gradients,
-            slots[0] if slots else [],
-            weight_decay=hyper["weight_decay"],
-            momentum=hyper.get("momentum", 0.0),
+            velocities if momentum else [],
+            weight_decay=decay,
+            momentum=momentum,
             lr=hyper["learning_rate"],
             dampening=0.0,
-            nesterov=nesterov,
+            nesterov=nesterov and bool(momentum),
             maximize=False,
             is_first_step=False,
         )

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchscope.engine.choice import PROGRAMS, Choice
-from batchscope.errors import StudyError
+from batchscope.engine.choice import Choice
+from batchscope.errors import StoreError, StudyError
+from batchscope.runs import notes
 from batchscope.spec.study import Study
 from batchscope.store.provenance import collect
 from batchscope.store.store import Store
@@ -38,18 +39,14 @@ class Recorded:
         """Read the choices of a provenance.
 
         Raises:
-            StudyError: If they are not such as this version writes.
+            StoreError: If they are not such as this version writes.
         """
-        try:
-            found = {int(size): Choice(**choice) for size, choice in provenance.get("choices", {}).items()}
-            threads = provenance.get("threads")
-            sound = all(c.program in PROGRAMS and int(c.pack_size) >= 1 for c in found.values())
-            if not sound or not (threads is None or int(threads) >= 1):
-                raise ValueError("an unknown program, or a number below 1")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise StudyError(
-                f"cannot read the choices in {folder / 'provenance.json'}: {error}; give a run of this version"
-            ) from None
+        found, threads = notes.choices(provenance, folder), provenance.get("threads")
+        if not (threads is None or (isinstance(threads, int) and threads >= 1)):
+            raise StoreError(
+                f"{folder / 'provenance.json'}: threads must be a whole number above 0, got {threads!r:.80}: "
+                "put the right file back"
+            )
         return cls(folder, found, threads)
 
 

@@ -6,6 +6,7 @@ import difflib
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ import polars as pl
 from batchscope import workloads
 from batchscope.engine.choice import Choice
 from batchscope.engine.training import DTYPES
-from batchscope.errors import StudyError
+from batchscope.errors import StoreError, StudyError
 from batchscope.executors.local import (
     Choosing,
     Executor,
@@ -26,6 +27,7 @@ from batchscope.executors.local import (
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import FolderCheckpoints, Result
 from batchscope.plan.race import Heat, Race, Unit
+from batchscope.runs import notes
 from batchscope.runs.choices import Recorded, check_pins, joined, replayed, written
 from batchscope.runs.demand import demand
 from batchscope.runs.heats import BatchSize
@@ -111,7 +113,8 @@ class Driver:
                     executor.stop()
                 raise Interrupted from None
             except BaseException:
-                self._commit()
+                with suppress(StoreError):  # after a failed write, which is what there is to say
+                    self._commit()
                 raise
             finally:
                 if executor is not None:
@@ -130,7 +133,7 @@ class Driver:
             return Store.create(self._folder, text, collect(**facts, **self._chosen()))
         store = Store.open(self._folder, write=True)
         try:
-            if store.provenance.get("context") != self._context:
+            if notes.context(store.provenance, self._folder) != self._context:
                 raise StudyError(
                     f"{self._folder} holds a run of another workload, algorithm, evaluation grid or dtype:\n"
                     f"{_difference(store.study_text, text)}\n"
@@ -172,6 +175,7 @@ class Driver:
             self._study,
             self._device,
             checkpoints,
+            self._context,
             layout.threads,
             self._data_dir,
             self._given,

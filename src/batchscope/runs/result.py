@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from batchscope.analysis import Curve, Table, needed, steps_to_result, summary
-from batchscope.errors import AnalysisError
+from batchscope.errors import AnalysisError, StoreError, StudyError
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
 from batchscope.store.imported import in_our_words, selected
@@ -36,7 +37,9 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         """Read the study and the provenance.
 
-        A folder without a run is a ``StoreError``, one whose study is damaged a ``StudyError``.
+        Raises:
+            StoreError: If the folder holds no run, or its study is damaged.
+            AnalysisError: If it holds several.
         """
         self.folder = Path(folder)
         inside = [found for found in find_runs(self.folder) if found != self.folder]
@@ -45,12 +48,21 @@ class Run:
             raise AnalysisError(f"{self.folder} holds {len(inside)} runs; give one of them: {names}")
         self._store = Store.open(self.folder)
         self.provenance = self._store.provenance
+        try:
+            self._read_study()
+        except StudyError as error:
+            raise StoreError(f"{error}\nput the study of this run back under this name") from None
+
+    def _read_study(self) -> None:
         source = str(self.folder / "study.yaml")
         self._document = documents.load(self._store.study_text, source)
         self.study: Study | None = None
+        self.goals: tuple[Goal, ...]
         if "imported" in self._document:
             self.workload = str(self._document.get("workload", ""))
             given = self._document.get("goals") or ()
+            if not isinstance(given, list):
+                raise StudyError(f"{source}: goals: must be a list, got {given!r:.80}")
             self.goals = tuple(in_our_words(Goal.parse(str(goal)), self._document) for goal in given)
         else:
             from batchscope.spec.study import Study  # which loads torch: what was imported is read without
@@ -222,7 +234,10 @@ class Run:
 
     def _curves(self, trials: Table, measurements: Table, goals: Sequence[Goal], equal_trials: bool) -> list[Curve]:
         space = self._space()
-        return [steps_to_result(trials, measurements, goal, space=space, equal_trials=equal_trials) for goal in goals]
+        # What is drawn without a damaged segment says so, wherever it is shown.
+        lacking = [f"{damage}; this curve may be wrong without them" for damage in self._store.damage]
+        found = [steps_to_result(trials, measurements, goal, space=space, equal_trials=equal_trials) for goal in goals]
+        return [replace(curve, notes=(*lacking, *curve.notes)) for curve in found]
 
     def _goals(self, given: Sequence[str | Goal]) -> list[Goal]:
         """The goals that are given, else the study's."""
@@ -235,12 +250,14 @@ class Run:
         """At every batch size the sides of the space, as they are after the last revision."""
         if self.study is None:
             return None
-        own = {name: d.model_dump() for name, d in self.study.search.space.items()}
-        revised = self.provenance.get("spaces", {})
+        from batchscope.runs import notes
+        from batchscope.spec.space import Range
+
+        revised = notes.spaces(self.provenance, self.folder)
         return {
-            size: {name: (d["min"], d["max"], d["scale"]) for name, d in space.items() if "min" in d}
+            size: {name: (d.min, d.max, d.scale) for name, d in space.items() if isinstance(d, Range)}
             for size in self.study.batch_sizes
-            for space in [revised.get(str(size), [own])[-1]]
+            for space in [revised.get(size, [self.study.search.space])[-1]]
         }
 
 

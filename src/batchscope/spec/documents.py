@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from batchscope.errors import StudyError
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 20
 MAX_NODES = 100_000
+MAX_DIGITS = 500
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,6 +49,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _short_number(kind: str, construct: Callable[[_Loader, yaml.ScalarNode], Any]) -> None:
+    """Refuse numbers that take quadratic time, also those in base 60 (``1:59:59``)."""
+
+    def checked(loader: _Loader, node: yaml.ScalarNode) -> Any:
+        if len(node.value) > MAX_DIGITS:
+            message = f"a number may have {MAX_DIGITS} characters, this one has {len(node.value)}"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return construct(loader, node)
+
+    _Loader.add_constructor(f"tag:yaml.org,2002:{kind}", checked)
+
+
+_short_number("int", _Loader.construct_yaml_int)
+_short_number("float", _Loader.construct_yaml_float)
+
+
 def load(text: str, source: str) -> dict[str, Any]:
     """Read one YAML mapping.
 
@@ -65,8 +83,9 @@ def load(text: str, source: str) -> dict[str, Any]:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise StudyError(f"{source}{place}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise StudyError(f"{source} is not YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        # The last ones come from values that are not of the kind that they are tagged as, such as !!bool maybe.
+        raise StudyError(f"{source} is not YAML: {type(error).__name__}: {error}") from None
     if not isinstance(document, dict):
         kind = "nothing" if document is None else type(document).__name__
         raise StudyError(f"{source} must hold keys with values, such as 'workload: digits/softmax'; it holds {kind}")

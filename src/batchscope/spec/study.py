@@ -33,7 +33,11 @@ SCHEMA = 1
 LARGEST_BATCH_SIZE = 2**24
 MOST_TRIALS = 100_000
 
-Count = Annotated[int, Field(ge=1)]
+# Bounds that no study comes near, and beyond which counting looks and steps would not end.
+MOST_STEPS = 2**53
+MOST_EPOCHS = 1e9
+
+Count = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 GoalText = Annotated[
     Goal,
     BeforeValidator(lambda raw: raw if isinstance(raw, Goal) else Goal.parse(str(raw))),
@@ -89,7 +93,7 @@ class Search(Frozen):
 class Budget(Frozen):
     """The most that a trial is trained; exactly one of the three."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=MOST_EPOCHS)] | None = None
     steps: Count | None = None
     examples: Count | None = None
 
@@ -114,7 +118,7 @@ class Budget(Frozen):
 class Evaluation(Frozen):
     """When trials are evaluated: a geometric grid of steps, the same at every batch size."""
 
-    ratio: Annotated[float, Field(gt=1, le=4)] = 1.05
+    ratio: Annotated[float, Field(ge=1.0001, le=4)] = 1.05
     first: Count = 1
 
 

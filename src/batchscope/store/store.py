@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STUDY, PROVENANCE, SUMMARY, REPORT = "study.yaml", "provenance.json", "summary.json", "report.html"
 STUDY_BYTES = 2**20
 MERGE_PAIRS = 256
+# How far below a folder its runs may lie; whoever gives a home folder by mistake does not wait for all of it.
+FOLDERS_DEEP = 4
 _OWN = {"lock", PROVENANCE, "checkpoints", "damaged"}
 _IDENTITY = ("status", "index", "replicate", "revision")
 
@@ -104,14 +106,16 @@ class Store:
         folder = Path(folder)
         layer = files(folder)
         if not layer.exists(STUDY):
+            if folder.is_file():
+                raise StoreError(f"{folder} is a file: give the folder of a run")
             reason = "there is no such folder" if not folder.exists() else f"it has no {STUDY}"
             if layer.names("trials"):
                 reason += f", though it has measurements: put its {STUDY} back"
             raise StoreError(f"{folder} is no run folder: {reason}")
         store = cls(folder, layer, Lock.take(folder) if write else None)
         try:
-            version = store.provenance.get("schema")
-            if not isinstance(version, int) or version > SCHEMA_VERSION:
+            version = store.provenance["schema"]
+            if version > SCHEMA_VERSION:
                 raise StoreError(
                     f"{folder / PROVENANCE} has schema version {version!r}, this Batchscope reads up to "
                     f"{SCHEMA_VERSION}: type pip install --upgrade batchscope"
@@ -173,12 +177,12 @@ class Store:
         path = self._files.path(PROVENANCE)
         try:
             value = json.loads(self._files.read(PROVENANCE))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or type(value.get("schema")) is not int:
             raise StoreError(
-                f"{path} is missing or damaged: put it back, or write "
-                f'{{"schema": {SCHEMA_VERSION}}} into it to go on without what it said'
+                f'{path} is missing or damaged: put it back, or write {{"schema": {SCHEMA_VERSION}}} into it to read '
+                "the measurements without what it said; a driver needs the file itself"
             )
         return value
 
@@ -371,13 +375,16 @@ class Store:
 
 def find_runs(folder: str | Path) -> list[Path]:
     """The run folders at or below ``folder``, sorted; an import of several workloads makes one for each."""
-    return sorted(_runs(Path(folder)))
+    return sorted(_runs(Path(folder), FOLDERS_DEEP))
 
 
-def _runs(folder: Path) -> Iterator[Path]:
+def _runs(folder: Path, deep: int) -> Iterator[Path]:
     if (folder / STUDY).is_file() and (folder / PROVENANCE).is_file():
         yield folder
-    elif folder.is_dir() and not folder.is_symlink():
-        for child in folder.iterdir():
-            if not child.name.startswith("."):
-                yield from _runs(child)
+    elif deep and folder.is_dir() and not folder.is_symlink():
+        try:
+            children = [child for child in folder.iterdir() if not child.name.startswith(".")]
+        except OSError:  # not ours to read: then no run of ours is there
+            children = []
+        for child in children:
+            yield from _runs(child, deep - 1)

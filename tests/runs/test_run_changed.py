@@ -1,0 +1,193 @@
+"""A study changed under its run: what extends it equals a fresh run, what is smaller keeps what is valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from batchscope import runs
+from batchscope.errors import StudyError
+from batchscope.executors.worker import Worker
+from batchscope.runs import Interrupted, Run
+from engine.workbench import Plain, classification, study
+from runs.same import tables
+
+SMALL = (
+    "engine.program=loop",
+    "engine.dtype=float32",
+    "engine.pack_size=2",
+    "search.trials=4",
+    "budget.steps=30",
+    "evaluation.ratio=1.3",
+)
+
+
+def do(folder: Path, *overrides: str) -> Run:
+    return runs.run(study(*SMALL, *overrides), folder, workload=classification())
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for ours, theirs in zip(tables(one), tables(other), strict=True):
+        assert_frame_equal(ours, theirs, check_exact=True)
+    assert (one / "summary.json").read_text() == (other / "summary.json").read_text()
+
+
+def assert_holds(one: Path, other: Path) -> None:
+    """Every trial and look of the other is there, bit for bit; trials may have gone further, as they once had to."""
+    (ours, our_looks), (theirs, their_looks) = tables(one), tables(other)
+    looks = our_looks.join(their_looks.select("trial", "step"), on=["trial", "step"], how="semi")
+    assert_frame_equal(looks, their_looks, check_exact=True)
+    both = ours.join(theirs, on="trial", suffix="_other")
+    assert len(both) == len(theirs) and (both["steps"] >= both["steps_other"]).all()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["policy=full"], ["policy=full", "search.trials=7"]),
+        ([], ["batch_sizes=[8, 32]"]),
+        ([], ['goals=["validation/error < 0.35", "validation/loss < 0.8"]']),
+        (["policy=race"], ["policy=full"]),
+        (["margin=1"], ["margin=3"]),
+        ([], ["search.confirm={seeds: 2}"]),
+        (["search.widen={edge: 0.3, rounds: 1}"], ["search.widen={edge: 0.3, rounds: 2}"]),
+    ],
+    ids=lambda changes: " ".join(changes) or "as it was",
+)
+def test_an_extended_run_is_bitwise_the_fresh_run_of_the_extended_study(
+    before: list[str], after: list[str], tmp_path: Path
+) -> None:
+    do(tmp_path / "run", *before)
+    known = tables(tmp_path / "run")[1]
+    do(tmp_path / "run", *after)
+    do(tmp_path / "fresh", *after)
+    assert_same(tmp_path / "run", tmp_path / "fresh")
+    looks = tables(tmp_path / "run")[1]
+    assert len(known.join(looks, on=known.columns, how="semi", nulls_equal=True)) == len(known)
+
+
+@pytest.mark.parametrize("confirm", [[], ["search.confirm={seeds: 1}"]])
+def test_more_trials_of_a_race_keep_how_far_the_others_had_gone(confirm: list[str], tmp_path: Path) -> None:
+    do(tmp_path / "run", *confirm, "search.trials=3")
+    run = do(tmp_path / "run", *confirm, "search.trials=6", "batch_sizes=[8, 16]")
+    fresh = do(tmp_path / "fresh", *confirm, "search.trials=6", "batch_sizes=[8, 16]")
+    assert_holds(tmp_path / "run", tmp_path / "fresh")
+    same = ("batch_size", "steps", "trial")
+    assert_frame_equal(run.steps_to_result().table.select(same), fresh.steps_to_result().table.select(same))
+
+
+@pytest.mark.parametrize("goal", ["validation/error < 0.35", "validation/error < 0.01"])
+def test_a_larger_budget_adds_to_what_is_there(goal: str, tmp_path: Path) -> None:
+    """The old budget's end stays as a look; every look that the fresh run has is bitwise there."""
+    goals = f'goals=["{goal}"]'
+    do(tmp_path / "run", goals, "budget.steps=20")
+    do(tmp_path / "run", goals, "budget.steps=45")
+    do(tmp_path / "fresh", goals, "budget.steps=45")
+    extended, fresh = tables(tmp_path / "run"), tables(tmp_path / "fresh")
+    ours = extended[1].drop("train/loss")
+    theirs = fresh[1].drop("train/loss")
+    common = ours.join(theirs.select("trial", "step"), on=["trial", "step"], how="semi")
+    assert_frame_equal(common, theirs, check_exact=True)
+    more = ours.join(theirs.select("trial", "step"), on=["trial", "step"], how="anti")
+    assert set(more["step"]) <= {20}
+    assert set(extended[0]["trial"]) == set(fresh[0]["trial"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("batch_sizes=[8, 32]", "batch_sizes=[8]"),
+        ("budget.steps=40", "budget.steps=12"),
+        ('goals=["validation/error < 0.35", "validation/error < 0.2"]', 'goals=["validation/error < 0.35"]'),
+    ],
+)
+def test_a_smaller_study_computes_nothing_and_keeps_what_is_there(
+    before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do(tmp_path / "run", "policy=full", before)
+    rows, looks = tables(tmp_path / "run")
+    monkeypatch.setattr(Worker, "run", lambda *_: pytest.fail("nothing is missing"))
+    do(tmp_path / "run", "policy=full", after)
+    assert_frame_equal(tables(tmp_path / "run")[1], looks, check_exact=True)
+    assert_frame_equal(tables(tmp_path / "run")[0].drop("status"), rows.drop("status"), check_exact=True)
+
+
+def test_fewer_trials_keep_what_is_there_and_going_back_finds_it(tmp_path: Path) -> None:
+    do(tmp_path / "run")
+    do(tmp_path / "first")
+    for overrides in (["search.trials=2"], []):
+        do(tmp_path / "run", *overrides)
+        assert_holds(tmp_path / "run", tmp_path / "first")
+
+
+def test_checkpoints_of_another_space_are_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same indices, steps and shapes, but other trials: their state would give a wrong curve."""
+    monkeypatch.setattr("batchscope.executors.worker.CHECKPOINT_SECONDS", 0.0)
+    other = "search.space={learning_rate: {min: 1e-5, max: 1e-4, scale: log}, momentum: 0.1}"
+    goals = 'goals=["validation/error < 0.01"]'
+    run = Worker.run
+
+    def stopping(after: int) -> object:
+        count = iter(range(10**6))
+
+        def counted(worker: Worker, *arguments: object) -> object:
+            if next(count) == after:
+                raise KeyboardInterrupt
+            return run(worker, *arguments)  # type: ignore[arg-type]
+
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Worker, "run", stopping(2))
+        do(tmp_path / "run", goals, other)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Worker, "run", stopping(2))
+        patch.setattr(Worker, "save", lambda worker: None)  # killed, not stopped
+        patch.setattr("batchscope.executors.worker.CHECKPOINT_SECONDS", 1e9)
+        do(tmp_path / "run", goals)
+    do(tmp_path / "run", goals)
+    do(tmp_path / "fresh", goals)
+    fresh = tables(tmp_path / "fresh")[1]
+    ours = tables(tmp_path / "run")[1].join(fresh.select("trial").unique(), on="trial", how="semi")
+    assert_frame_equal(ours, fresh, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("algorithm.optimizer=momentum", "+  optimizer: momentum"),
+        ("algorithm.weight_decay=0.1", "weight_decay: 0.1"),
+        ("evaluation.ratio=1.1", "+  ratio: 1.1"),
+        ("engine.dtype=float64", "+  dtype: float64"),
+    ],
+)
+def test_another_algorithm_is_refused_with_the_difference_and_what_to_type(
+    change: str, line: str, tmp_path: Path
+) -> None:
+    do(tmp_path / "run", "search.trials=2")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(StudyError) as caught:
+        do(tmp_path / "run", "search.trials=2", change)
+    assert line in str(caught.value) and "give another folder with -o" in str(caught.value)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_another_workload_is_refused_though_it_has_the_same_name(tmp_path: Path) -> None:
+    do(tmp_path / "run", "search.trials=2")
+    wider = classification(lambda: Plain(norm=pytest.importorskip("torch").nn.BatchNorm1d))
+    with pytest.raises(StudyError, match="another workload") as caught:
+        runs.run(study(*SMALL, "search.trials=2"), tmp_path / "run", workload=wider)
+    assert "workload" in str(caught.value) and "-o" in str(caught.value)
+
+
+def test_every_trial_that_a_change_leaves_behind_is_still_a_row_once(tmp_path: Path) -> None:
+    do(tmp_path / "run", "search.trials=6")
+    do(tmp_path / "run", "search.trials=2", "batch_sizes=[8, 16]")
+    rows, looks = tables(tmp_path / "run")
+    assert rows["trial"].n_unique() == len(rows) == 8
+    assert not looks.select(pl.struct("trial", "step").is_duplicated().any()).item()
