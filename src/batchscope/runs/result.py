@@ -60,7 +60,7 @@ class Run:
         self.goals: tuple[Goal, ...]
         if "imported" in self._document:
             self.workload = str(self._document.get("workload", ""))
-            given = self._document.get("goals") or ()
+            given = self._document.get("goals") or []
             if not isinstance(given, list):
                 raise StudyError(f"{source}: goals: must be a list, got {given!r:.80}")
             self.goals = tuple(in_our_words(Goal.parse(str(goal)), self._document) for goal in given)
