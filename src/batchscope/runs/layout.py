@@ -51,7 +51,8 @@ def lay_out(
         max_memory: Bytes; None for what is available.
     """
     cores = available_cores()
-    packs = {size: _packs(study, choices.get(size)) for size in study.batch_sizes}
+    sharing = cores if device == "cpu" else 1
+    packs = {size: _packs(study, choices.get(size), sharing) for size in study.batch_sizes}
     if threads is None and study.engine.threads != "auto":
         threads = study.engine.threads
     if workers is None:
@@ -64,13 +65,13 @@ def lay_out(
     return Layout(threads or max(1, cores // max(1, fitted.workers)), fitted)
 
 
-def _packs(study: Study, choice: Choice | None) -> Sequence[int]:
-    """The pack sizes that a batch size may have."""
+def _packs(study: Study, choice: Choice | None, sharing: int) -> Sequence[int]:
+    """The pack sizes that a batch size may have; where they are open, every worker gets a pack of its trials."""
     if choice is not None:
         return [choice.pack_size]
     if study.engine.pack_size != "auto":
         return [study.engine.pack_size]
     if study.engine.program in ONE_BY_ONE:
         return [1]
-    most = min(PACK_SIZES[-1], study.search.count)
+    most = min(PACK_SIZES[-1], math.ceil(study.search.count / sharing))
     return sorted({1, *(size for size in PACK_SIZES if size < most), most})
