@@ -174,7 +174,9 @@ def test_looks_that_end_early_change_no_steps_to_result(tmp_path: Path, policy: 
     assert (examples_taken(early) < 1500).sum() > 50
     assert "evaluation/examples" not in complete.measurements.collect_schema().names()
     for ours, theirs in zip(early.curves(), complete.curves(), strict=True):
-        kept = ["batch_size", "steps", "learning_rate", "momentum"] + (["reached", "low"] if policy == "race" else [])
+        kept = ["batch_size", "steps", "learning_rate", "momentum"] + (
+            ["reached", "feasible"] if policy == "race" else []
+        )
         assert_frame_equal(ours.table.select(kept), theirs.table.select(kept))
     if policy == "race":  # trials end at the same steps, and the values that are there are the same
         end = ["index", "batch_size", "status", "steps"]
@@ -209,7 +211,7 @@ def test_a_harder_goal_extends_a_run_whose_looks_ended_early_and_an_easier_one_i
 def test_a_trial_ends_at_the_look_that_reaches_its_last_goal(whole: Run) -> None:
     ends = whole.measurements.filter(pl.col("validation/error") < 0.35).group_by("trial").agg(pl.col("step").min())
     reached = whole.trials.join(ends.collect(), on="trial")
-    assert len(reached) > 5 and (reached["steps"] == reached["step"]).all()
+    assert len(reached) > 2 and (reached["steps"] == reached["step"]).all()
 
 
 def test_a_smaller_budget_ends_a_run_with_what_it_has(tmp_path: Path) -> None:

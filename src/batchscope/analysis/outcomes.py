@@ -107,7 +107,8 @@ def needed(trials: Table, measurements: Table, metrics: Collection[str]) -> tupl
     names = looks.collect_schema().names()
     if known.is_empty() or not set(metrics) <= set(names):
         return known, looks
-    columns = [name for name in names if name in {"trial", "batch_size", "step", "epoch", *metrics}]
+    kept = {"trial", "batch_size", "step", "epoch", *metrics}
+    columns = [name for name in names if name in kept or ("/" in name and not is_metric(name))]
     looks = looks.select(columns).filter(pl.col("trial").is_in(known.get_column("trial").implode()))
     rows = measurements.lazy().select(pl.len())  # which the headers of the files tell; those of few trials are counted
     few = any(count.collect(engine="streaming").item() <= HELD_ROWS for count in (rows, looks.select(pl.len())))
