@@ -38,7 +38,7 @@ def trials_of(cell: Cell, count: int = 10) -> list[Trial]:
 def curves(program: Program, size: int, *, count: int = 10) -> Tensor:
     """(count, metrics, looks) of all trials, in packs of ``size``."""
     trials = trials_of(program.cell, count)
-    rows: list[list[list[float]]] = []
+    rows: list[list[list[float | None]]] = []
     for start in range(0, count, size):
         pack = Pack.fresh(program.cell, trials[start : start + size])
         advanced = advance(program, pack, STEPS, LOOKS)
@@ -192,9 +192,10 @@ def test_evaluation_is_the_mean_over_all_validation_examples(program: type[Progr
     inputs, targets = bench.loaded.validation
     assert isinstance(inputs, Tensor) and isinstance(targets, Tensor)
     outputs = model(inputs)
-    found = evaluate(program(bench).evaluate, bench, Pack.fresh(bench, [trial]).state)
-    assert found["loss"].item() == pytest.approx(F.cross_entropy(outputs, targets).item(), rel=1e-12)
-    assert found["error"].item() == pytest.approx(error(outputs, targets).mean().item(), rel=1e-12)
+    found, taken = evaluate(program(bench).evaluate, bench, Pack.fresh(bench, [trial]).state)
+    assert taken == [len(inputs)]
+    assert found["loss"][0] == pytest.approx(F.cross_entropy(outputs, targets).item(), rel=1e-12)
+    assert found["error"][0] == pytest.approx(error(outputs, targets).mean().item(), rel=1e-12)
 
 
 def test_train_loss_is_the_mean_over_the_batches_since_the_last_look() -> None:

@@ -42,7 +42,7 @@ def test_the_mean_loss_is_the_closed_form(optimizer: str) -> None:
         pack = Pack.fresh(program.cell, first_trials(study.search, 4, 0, 1))
         advanced = advance(program, pack, steps, range(1, steps + 1))
         assert advanced is not None
-        losses[replicate] = np.ravel(advanced[1].metrics["validation/loss"])
+        losses[replicate] = np.array(advanced[1].metrics["validation/loss"], float).ravel()
     hyper = loaded.algorithm.hyperparameters(pack.trials[0].hyperparameters)
     expected = expected_loss(
         4, hyper["learning_rate"], hyper.get("momentum", 0.0), steps, D, nesterov=optimizer == "nesterov"

@@ -10,19 +10,19 @@ from polars.testing import assert_frame_equal
 
 import batchscope as bs
 from batchscope import runs
-from batchscope.errors import StoreError, StudyError
+from batchscope.errors import AnalysisError, StoreError, StudyError
 from batchscope.executors.worker import Worker
 from batchscope.plan.race import Unit
 from batchscope.runs import Interrupted, Progress, Run
 from batchscope.spec.study import Study
-from engine.workbench import classification, study
+from engine.workbench import classification, study, well_validated
 
 TIMES = ("seconds", "train_seconds", "evaluation_seconds")
 
 
-def do(folder: Path, *overrides: str, program: str = "loop") -> Run:
+def do(folder: Path, *overrides: str, program: str = "loop", workload: bs.Workload | None = None) -> Run:
     """Run the small study in this process; the loop has nothing to trace, so it is quick to begin."""
-    return runs.run(study(f"engine.program={program}", *overrides), folder, workload=classification())
+    return runs.run(study(f"engine.program={program}", *overrides), folder, workload=workload or classification())
 
 
 def tables(run: Run) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -158,6 +158,60 @@ def test_more_trials_goals_and_batch_sizes_extend_a_run(tmp_path: Path) -> None:
         'goals=["validation/error < 0.35", "validation/error < 0.3"]',
     ]
     assert_same(do(tmp_path / "new", *extended), do(tmp_path / "run", *extended))
+
+
+def examples_taken(run: Run) -> pl.Series:
+    return run.measurements.collect()["evaluation/examples"]
+
+
+@pytest.mark.parametrize("policy", ["race", "full"])
+def test_looks_that_end_early_change_no_steps_to_result(tmp_path: Path, policy: str) -> None:
+    goals = 'goals=["validation/error < 0.5", "validation/error < 0.35", "validation/loss < 0.8", "train/loss < 0.6"]'
+    shared = [goals, "batch_sizes=[4, 16]", "search.trials=6"]
+    early = do(tmp_path / "early", *shared, workload=well_validated())
+    shared += ["evaluation.sequential=false", f"policy={policy}"]
+    complete = do(tmp_path / "complete", *shared, workload=well_validated())
+    assert (examples_taken(early) < 1500).sum() > 50
+    assert "evaluation/examples" not in complete.measurements.collect_schema().names()
+    for ours, theirs in zip(early.curves(), complete.curves(), strict=True):
+        kept = ["batch_size", "steps", "learning_rate", "momentum"] + (
+            ["reached", "feasible"] if policy == "race" else []
+        )
+        assert_frame_equal(ours.table.select(kept), theirs.table.select(kept))
+    if policy == "race":  # trials end at the same steps, and the values that are there are the same
+        end = ["index", "batch_size", "status", "steps"]
+        assert_frame_equal(early.trials.select(end).sort(end), complete.trials.select(end).sort(end))
+        at = ["batch_size", "index", "step"]
+        values = [
+            run.measurements.collect()
+            .join(run.trials.select("trial", "index"), on="trial")
+            .drop_nulls("validation/error")
+            for run in (early, complete)
+        ]
+        both = values[0].join(values[1], on=at, how="left")
+        assert (both["validation/error"] == both["validation/error_right"]).all()
+
+
+def test_a_harder_goal_extends_a_run_whose_looks_ended_early_and_an_easier_one_is_refused(tmp_path: Path) -> None:
+    goals = 'goals=["validation/error < 0.4", "validation/error < {}"]'
+    do(tmp_path / "run", 'goals=["validation/error < 0.4"]')
+    extended, fresh = do(tmp_path / "run", goals.format(0.35)), do(tmp_path / "new", goals.format(0.35))
+    assert_frame_equal(tables(extended)[0], tables(fresh)[0])
+    for ours, theirs in zip(extended.curves(), fresh.curves(), strict=True):
+        assert_frame_equal(ours.table, theirs.table)
+    for goal in ("validation/error < 0.5", "validation/loss < 0.5"):
+        with pytest.raises(StudyError, match=r"-o.*evaluation.sequential=false"):
+            do(tmp_path / "run", f'goals=["validation/error < 0.4", "{goal}"]')
+        with pytest.raises(AnalysisError, match=r"evaluation.sequential=false"):
+            extended.steps_to_result(goal)
+    with pytest.raises(StudyError, match="policy: full needs every look in full"):
+        do(tmp_path / "run", goals.format(0.35), "policy=full")
+
+
+def test_a_trial_ends_at_the_look_that_reaches_its_last_goal(whole: Run) -> None:
+    ends = whole.measurements.filter(pl.col("validation/error") < 0.35).group_by("trial").agg(pl.col("step").min())
+    reached = whole.trials.join(ends.collect(), on="trial")
+    assert len(reached) > 2 and (reached["steps"] == reached["step"]).all()
 
 
 def test_a_smaller_budget_ends_a_run_with_what_it_has(tmp_path: Path) -> None:

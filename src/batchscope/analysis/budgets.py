@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from batchscope.analysis.outcomes import Table, require_metric
+from batchscope.analysis.outcomes import Table, require_every_look, require_metric
 from batchscope.errors import AnalysisError
 
 Better = Literal["lower", "higher"]
@@ -44,13 +44,14 @@ def best_under_budgets(
 
     Raises:
         AnalysisError: If no batch size has all its trials trained up to any of the budgets, or the measurements have
-            no epochs to budget.
+            no epochs to budget, or looks ended early.
     """
     looks = measurements.lazy()
     require_metric(looks, metric)
     if unit == "epochs" and "epoch" not in looks.collect_schema().names():
         raise AnalysisError("a budget of epochs needs a column epoch in the measurements: ask for a budget of steps")
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
+    require_every_look(looks, metric, "the best value within a budget")
     value = pl.col(metric)
     measured = looks.filter(value.is_finite()).join(known.lazy().select("trial"), on="trial", how="semi")
     spent = (pl.col("epoch") if unit == "epochs" else pl.col("step").cast(pl.Float64)).min().alias("spent")

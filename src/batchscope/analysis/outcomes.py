@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batchscope.errors import AnalysisError
-from batchscope.spec.goal import Goal
+from batchscope.spec.goal import EXAMPLES, Goal, is_metric
 
 Array = NDArray[np.float64]
 Table = pl.DataFrame | pl.LazyFrame
@@ -30,7 +30,7 @@ class Outcomes:
     * ``feasible``: it did not diverge before the goal. A trial that reached the goal has reached it, also if it
       diverged later.
 
-    ``looks`` are the steps at which the metric was measured, ascending, by batch size.
+    ``looks`` are the steps at which the trials were looked at, ascending, by batch size.
     """
 
     goal: Goal
@@ -63,8 +63,8 @@ def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
     ``measurements`` may be lazy: it is streamed, and only the looks beyond the goal are kept.
 
     Raises:
-        AnalysisError: If there are no trials, one is in the table twice, the metric was not measured, or an
-            untrained model is beyond the goal.
+        AnalysisError: If there are no trials, one is in the table twice, the metric was not measured, looks ended
+            early without an answer to this goal, or an untrained model is beyond it.
     """
     known = trials.lazy().collect()
     if known.is_empty():
@@ -73,10 +73,13 @@ def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
         raise AnalysisError("a trial stands in the table of trials twice: keep the last row of each and ask again")
     looks = measurements.lazy()
     require_metric(looks, goal.metric)
-    value = pl.col(goal.metric)
-    beyond = value.is_not_nan() & (value < goal.threshold if goal.side == "<" else value > goal.threshold)
-    first = looks.filter(beyond).group_by("trial").agg(pl.col("step").min().alias("goal_step"))
-    reached = first.collect(engine="streaming")
+    reached = first_looks_beyond(looks, goal)
+    if blind := undecided(looks, goal, reached):
+        raise AnalysisError(
+            f"{goal} cannot be answered from this run: looks at {blind} trials ended early, once it was clear that "
+            "they were out of reach of the study's goals, and none of these is as easy. Add the goal to the study's "
+            "and run it in a new folder, or run with evaluation.sequential=false"
+        )
     if (reached.get_column("goal_step") < 1).any():
         raise AnalysisError(f"steps to a goal are counted from 1, and {goal} holds before any: choose a harder goal")
     grid = look_grid(looks, goal.metric)
@@ -104,7 +107,8 @@ def needed(trials: Table, measurements: Table, metrics: Collection[str]) -> tupl
     names = looks.collect_schema().names()
     if known.is_empty() or not set(metrics) <= set(names):
         return known, looks
-    columns = [name for name in names if name in {"trial", "batch_size", "step", "epoch", *metrics}]
+    kept = {"trial", "batch_size", "step", "epoch", *metrics}
+    columns = [name for name in names if name in kept or ("/" in name and not is_metric(name))]
     looks = looks.select(columns).filter(pl.col("trial").is_in(known.get_column("trial").implode()))
     rows = measurements.lazy().select(pl.len())  # which the headers of the files tell; those of few trials are counted
     few = any(count.collect(engine="streaming").item() <= HELD_ROWS for count in (rows, looks.select(pl.len())))
@@ -119,15 +123,76 @@ def crossings(feasible: pl.DataFrame) -> tuple[Array, Array, Array]:
     return before, first, np.maximum(missed.get_column("watched").to_numpy() * 1.0, 1.0)
 
 
+def first_looks_beyond(measurements: Table, goal: Goal) -> pl.DataFrame:
+    """For every trial that has reached the goal the first look beyond it: ``trial``, ``goal_step``."""
+    value = pl.col(goal.metric)
+    beyond = value.is_not_nan() & (value < goal.threshold if goal.side == "<" else value > goal.threshold)
+    first = measurements.lazy().filter(beyond).group_by("trial").agg(pl.col("step").min().alias("goal_step"))
+    return first.collect(engine="streaming")
+
+
+def undecided(measurements: Table, goal: Goal, reached: pl.DataFrame | None = None) -> int:
+    """Trials of which it is not known when they reached a goal: a look before ended early, with another goal in mind.
+
+    Where looks may end early, ``validation/error/at_least`` says of one that did what the error is at least, for all
+    that can be told: that decides every goal that is as hard.
+
+    Args:
+        measurements: The table of measurements.
+        goal: On a metric that the table has.
+        reached: What ``first_looks_beyond`` gives, if it is there already.
+    """
+    looks = measurements.lazy()
+    columns = looks.collect_schema().names()
+    if EXAMPLES not in columns:
+        return 0
+    bound = pl.col(goal.bound) if goal.bound in columns else pl.lit(None, pl.Float64)
+    decided = bound >= goal.threshold if goal.side == "<" else bound <= goal.threshold
+    blind = looks.filter(_ended_early(goal.metric) & ~decided.fill_null(False))
+    first = blind.group_by("trial").agg(pl.col("step").min()).collect(engine="streaming")
+    known = first.join(first_looks_beyond(looks, goal) if reached is None else reached, on="trial", how="left")
+    return known.filter(pl.col("goal_step").is_null() | (pl.col("step") < pl.col("goal_step"))).height
+
+
+def ended_early(measurements: Table, metric: str) -> bool:
+    """Whether any look ended before it had a value of a metric."""
+    looks = measurements.lazy()
+    if EXAMPLES not in looks.collect_schema().names():
+        return False
+    return bool(looks.select(_ended_early(metric).any()).collect(engine="streaming").item())
+
+
+def _ended_early(metric: str) -> pl.Expr:
+    return pl.col(metric).is_null() & pl.col(EXAMPLES).is_not_null()
+
+
 def look_grid(measurements: Table, metric: str) -> pl.DataFrame:
-    """The steps at which ``metric`` was measured: ``batch_size``, ``step``, ascending."""
-    looks = measurements.lazy().filter(pl.col(metric).is_not_null()).select("batch_size", "step").unique()
+    """The steps at which trials were looked at for ``metric``: ``batch_size``, ``step``, ascending."""
+    looks = measurements.lazy()
+    looked = pl.col(metric).is_not_null()
+    if EXAMPLES in looks.collect_schema().names():
+        looked |= pl.col(EXAMPLES).is_not_null()
+    looks = looks.filter(looked).select("batch_size", "step").unique()
     return looks.collect(engine="streaming").sort("batch_size", "step")
 
 
 def hyperparameters(columns: Iterable[str]) -> list[str]:
     """The names of the hyperparameters among the columns of a table of trials."""
     return [column.removeprefix(PREFIX) for column in columns if column.startswith(PREFIX)]
+
+
+def require_every_look(measurements: pl.LazyFrame, metric: str, question: str) -> None:
+    """Refuse a run whose looks ended early without a value of ``metric``.
+
+    Raises:
+        AnalysisError: If one did.
+    """
+    if ended_early(measurements, metric):
+        raise AnalysisError(
+            f"{question} needs {metric} at every look, and some looks ended early, once it was clear that a trial was "
+            "out of reach of its goals: run the study in a new folder with evaluation.sequential=false, or with "
+            "`policy: full`"
+        )
 
 
 def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
@@ -138,7 +203,7 @@ def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
     """
     names = measurements.collect_schema().names()
     if metric not in names:
-        measured = ", ".join(name for name in names if "/" in name) or "nothing"
+        measured = ", ".join(name for name in names if is_metric(name)) or "nothing"
         raise AnalysisError(f"a goal needs a metric that the run measured, got {metric!r}: it measured {measured}")
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from batchscope.analysis.audit import central
 from batchscope.analysis.budgets import Better
-from batchscope.analysis.outcomes import Table, require_full_training, require_metric
+from batchscope.analysis.outcomes import Table, require_every_look, require_full_training, require_metric
 from batchscope.analysis.steps import Curve, steps_to_result
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
@@ -47,13 +47,14 @@ def speedup(
     The quartile is taken over the steps of its best trial, each look standing for the steps since the look before.
 
     Raises:
-        AnalysisError: If the trials were not all trained to the end of their budget, or the largest batch size has no
-            measurement of the metric.
+        AnalysisError: If the trials were not all trained to the end of their budget, looks ended early, or the largest
+            batch size has no measurement of the metric.
     """
     looks = measurements.lazy()
     require_metric(looks, metric)
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
     require_full_training(known, "the threshold of the speedup")
+    require_every_look(looks, metric, "the threshold of the speedup")
     falling = better == "lower"
     largest = known.filter(pl.col("status") != "diverged").filter(pl.col("batch_size") == pl.col("batch_size").max())
     seen = looks.join(largest.lazy().select("trial"), on="trial", how="semi").filter(pl.col(metric).is_finite())
@@ -101,12 +102,13 @@ class Contour:
 def contour(trials: Table, measurements: Table, metric: str = "train/loss", *, better: Better = "lower") -> Contour:
     """The table behind a contour plot of ``metric``, the best of all trials.
 
-    Trials that were not all trained to the end of their budget are an ``AnalysisError``.
+    Trials that were not all trained to the end of their budget, or looks that ended early, are an ``AnalysisError``.
     """
     looks = measurements.lazy()
     require_metric(looks, metric)
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
     require_full_training(known, "a contour plot")
+    require_every_look(looks, metric, "a contour plot")
     value = pl.col(metric)
     measured = looks.filter(value.is_finite()).join(known.lazy().select("trial"), on="trial", how="semi")
     best = value.min() if better == "lower" else value.max()

@@ -10,7 +10,15 @@ import polars as pl
 from scipy.special import betaincinv
 
 from batchscope.analysis.budgets import Better
-from batchscope.analysis.outcomes import PREFIX, Table, look_grid, outcomes, require_full_training, require_metric
+from batchscope.analysis.outcomes import (
+    PREFIX,
+    Table,
+    look_grid,
+    outcomes,
+    require_every_look,
+    require_full_training,
+    require_metric,
+)
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
@@ -68,7 +76,8 @@ def stability_map(
     neighbouring reliable rates around its best one.
 
     Raises:
-        AnalysisError: If the trials have no learning rate, or were not all trained to the end of their budget.
+        AnalysisError: If the trials have no learning rate, were not all trained to the end of their budget, or looks
+            ended early.
     """
     looks = measurements.lazy()
     require_metric(looks, metric)
@@ -76,6 +85,7 @@ def stability_map(
     if RATE not in known.columns:
         raise AnalysisError("a map of base rates needs a hyperparameter named learning_rate, and the trials have none")
     require_full_training(known, "a map of the final metric")
+    require_every_look(looks, metric, "a map of the final metric")
     sign = 1.0 if better == "lower" else -1.0
     grid = look_grid(looks, metric)
     final = _values(looks, metric, grid.group_by("batch_size", maintain_order=True).tail(LAST))

@@ -143,6 +143,7 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     what = {"race": "; a race ends far earlier", "halving": "; halving drops most of them earlier"}.get(
         study.policy, ""
     )
+    what += ", and most of its looks before all validation examples" if study.ends_looks_early else ""
     states = ", with states of waiting trials on disk" if estimate.on_disk else ""
     to.print(f"budget{what}. About {estimate.memory_bytes / 2**20:,.0f} MiB{states}. Nothing was run.")
 

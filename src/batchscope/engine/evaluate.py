@@ -9,7 +9,7 @@ Legend: K trials of a pack, N validation examples, B examples of a part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from batchscope.engine.sequential import Sample
 from batchscope.engine.training import Cell
 from batchscope.errors import WorkloadError
+from batchscope.spec.goal import Goal
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Pair, Tree, leaves, map_pair
 
@@ -26,15 +28,19 @@ State = dict[str, Tensor]
 Accumulators = Mapping[str, Any]
 Forward = Callable[[State, Pair, Sequence[Accumulators]], dict[str, Tensor]]
 
-# Ends of the first parts. Most looks end in one of them, so they are small.
-FIRST_PARTS = (64, 128, 256)
+# Examples in a part. Most looks end in one of the first, so they are small.
+FIRST_PART, FIRST_PARTS = 32, 4
 
-# Examples in a later part. On a CPU the activations of a pack should stay near the caches; a GPU wants to be filled.
+# On a CPU the activations of a pack should stay near the caches; a GPU wants to be filled.
 LATER_PART = {"cpu": 256}
 LATER_PART_ELSEWHERE = 1024
 
+# A look may end once so many times the examples of the last decision are there: what many decisions one after the
+# other add to the chance of a wrong one is bounded for any number of examples.
+MORE_EXAMPLES = 1.125
+
 # How many times as large as needed a state may be before the trials that are left are gathered.
-SPARE = 1.5
+SPARE = 1.25
 
 
 @dataclass(frozen=True)
@@ -64,18 +70,14 @@ def parts(cell: Cell) -> Iterator[Part]:
 
 
 def _bounds(count: int, later: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, examples to compute) of every part."""
-    start = 0
-    for end in FIRST_PARTS:
-        if start < count:
-            size = min(end - start, count)
-            yield start, min(end, count), size
-            start = min(end, count)
-    rest = count - start
+    """(start, end, examples to compute) of every part: one size for the first, one for the others."""
+    first = min(count, FIRST_PART * FIRST_PARTS)
+    for start in range(0, first, FIRST_PART):
+        yield start, min(start + FIRST_PART, first), min(FIRST_PART, first)
+    rest = count - first
     size = math.ceil(rest / math.ceil(rest / later)) if rest else 1
-    for begin in range(start, count, size):
-        end = min(begin + size, count)
-        yield begin, end, max(size, FIRST_PARTS[0])
+    for start in range(first, count, size):
+        yield start, min(start + size, count), max(size, FIRST_PART)
 
 
 def validation_size(cell: Cell) -> int:
@@ -107,24 +109,112 @@ def is_average(metric: Any) -> bool:
     return not isinstance(metric, type) and not hasattr(metric, "compute") and not hasattr(metric, "func")
 
 
-def evaluate(forward: Forward, cell: Cell, state: State) -> dict[str, Tensor]:
-    """Name to (K,) float64 means over all validation examples: ``loss`` and every metric.
+def evaluate(
+    forward: Forward,
+    cell: Cell,
+    state: State,
+    trials: Sequence[int] | None = None,
+    goals: Mapping[int, Sequence[Goal]] | None = None,
+) -> tuple[dict[str, list[float | None]], list[int]]:
+    """Means over all validation examples: of ``loss`` and every metric, for the trials that need them.
 
     Args:
         forward: ``Program.evaluate``.
         cell: Whose examples.
         state: Of K trials.
+        trials: Those to be evaluated; all if not given.
+        goals: For each of them the goals on validation metrics that it is watched for: its evaluation ends once it is
+            out of reach of them all. If not given, none ends.
+
+    Returns:
+        Name to K means, None for a trial whose evaluation ended early; and for each trial the examples that it took.
     """
-    trials = next(iter(state.values())).shape[0]
+    count, total = next(iter(state.values())).shape[0], validation_size(cell)
+    needed = {name: value for name, value in state.items() if not name.startswith("slot/")}
+    held, left = list(range(count)), list(range(count) if trials is None else trials)
     factories = {name: factory for name, factory in cell.loaded.workload.metrics.items() if not is_average(factory)}
-    whole = [{name: factory() for name, factory in factories.items()} for _ in range(trials)]
-    sums: dict[str, Tensor] = {}
+    whole = [{name: factory() for name, factory in factories.items()} for _ in range(count)]
+    watched = {goal.metric.removeprefix("validation/") for own in (goals or {}).values() for goal in own}
+    sums = Sums(count, watched)
+    taken = [0] * count
+    own, decided = needed, 0
     for part in parts(cell):
-        for name, values in forward(state, part.examples, whole).items():
-            # Contiguous, so that a row is summed in the same order whatever the number of rows.
-            own = values[:, -part.fresh :].double().contiguous().sum(1)
-            sums[name] = sums[name] + own if name in sums else own
-    means = {name: value / validation_size(cell) for name, value in sums.items()}
-    return means | {
-        name: torch.stack([torch.as_tensor(own[name].compute()).double() for own in whole]) for name in factories
+        if goals is not None and is_due(part.end - part.fresh, decided):
+            decided = part.end - part.fresh
+            samples = sums.samples(total)
+            left = [k for k in left if any(_is_near(goal, samples, k) for goal in goals[k])]
+        if not left:
+            break
+        if SPARE * len(left) < len(held):
+            held = left
+            where = torch.tensor(held, device=cell.loaded.device)
+            own = {name: value.index_select(0, where) for name, value in needed.items()}
+        sums.add(forward(own, part.examples, [whole[k] for k in held] if factories else ()), part.fresh, held)
+        for k in left:
+            taken[k] = part.end
+    means = {name: (value / total).tolist() for name, value in sums.first.items()}
+    means |= {
+        name: [float(metrics[name].compute()) if k in left else 0.0 for k, metrics in enumerate(whole)]
+        for name in factories
     }
+    names = ("loss", *cell.loaded.workload.metrics)
+    return {name: [means[name][k] if k in left else None for k in range(count)] for name in names}, taken
+
+
+def is_due(seen: int, decided: int) -> bool:
+    """Whether to decide after so many examples, the last time having been after ``decided`` of them."""
+    return seen >= MORE_EXAMPLES * decided
+
+
+def _is_near(goal: Goal, samples: Mapping[str, list[Sample]], k: int) -> bool:
+    """Whether trial ``k`` may be beyond a goal, for all that is known."""
+    own = samples.get(goal.metric.removeprefix("validation/"))
+    return own is None or not own[k].is_out_of_reach(goal)
+
+
+class Sums:
+    """Float64 sums of K trials' values over the examples so far.
+
+    Attributes:
+        first: Name to (K,) sums.
+    """
+
+    def __init__(self, trials: int, watched: Collection[str]) -> None:
+        """Nothing is summed yet; of the ``watched`` metrics squares and cubes are summed too."""
+        self.first: dict[str, Tensor] = {}
+        self._trials, self._watched, self._count = trials, watched, 0
+        self._powers: dict[str, Tensor] = {}  # (2, K)
+        self._binary: dict[str, Tensor] = {}  # (K,)
+
+    def add(self, values: Mapping[str, Tensor], fresh: int, held: Sequence[int]) -> None:
+        """Add the ``fresh`` last values of the trials ``held``."""
+        self._count += fresh
+        for name, value in values.items():
+            # Contiguous, so that a row is summed in the same order whatever the number of rows.
+            own = value[:, -fresh:].double().contiguous()
+            _add(self.first, name, own.sum(1), held, self._trials)
+            if name in self._watched:
+                square = own * own
+                powers = torch.stack([square.sum(1), (square * own).sum(1)])
+                _add(self._powers, name, powers, held, self._trials)
+                _add(self._binary, name, ((own != 0) & (own != 1)).sum(1), held, self._trials)
+
+    def samples(self, total: int) -> dict[str, list[Sample]]:
+        """Name to a sample for each trial, of the watched metrics that are averages; none before the first part."""
+        found = {}
+        for name, powers in self._powers.items():
+            columns = zip(self.first[name].tolist(), *powers.tolist(), self._binary[name].tolist(), strict=True)
+            found[name] = [
+                Sample(self._count, total, one, two, three, not others) for one, two, three, others in columns
+            ]
+        return found
+
+
+def _add(sums: dict[str, Tensor], name: str, own: Tensor, held: Sequence[int], trials: int) -> None:
+    if len(held) == trials:
+        sums[name] = sums[name] + own if name in sums else own
+    else:
+        if name not in sums:
+            sums[name] = own.new_zeros((*own.shape[:-1], trials))
+        where = torch.tensor(held, device=own.device)
+        sums[name] = sums[name].index_add(-1, where, own)

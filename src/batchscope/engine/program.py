@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from batchscope.engine.evaluate import Accumulators, evaluate
+from batchscope.engine.evaluate import Accumulators, evaluate, validation_size
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.training import Cell, Settings
+from batchscope.engine.watch import Standing, Watch
 from batchscope.tensors import Pair
 
 
@@ -25,15 +26,18 @@ class Looks:
         steps: The looks, ascending.
         examples: Seen at each look.
         epochs: Seen at each look.
-        metrics: Name to a row for each look, of K values.
+        metrics: Name to a row for each look, of K values; None for what was not measured, because the look ended early
+            or the trial is over.
         seconds: Training seconds of one trial up to each look.
+        ends: For a trial that is over, diverged or beyond all its goals, its last look.
     """
 
     steps: list[int] = field(default_factory=list)
     examples: list[int] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
-    metrics: dict[str, list[list[float]]] = field(default_factory=dict)
+    metrics: dict[str, list[list[float | None]]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
 
 
 class Program(ABC):
@@ -72,6 +76,7 @@ def advance(
     until: int,
     looks: Sequence[int],
     *,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
     interrupted: Callable[[], bool] = lambda: False,
 ) -> tuple[Pack, Looks] | None:
     """Train a pack until a step and measure it at every look on the way: a pure function of its arguments.
@@ -80,14 +85,17 @@ def advance(
         program: How.
         pack: From where.
         until: The step to stop at.
-        looks: Steps in (pack.step, until] at which all trials are evaluated; none to train only.
+        looks: Steps in (pack.step, until] at which the trials are evaluated; none to train only.
+        watch: What the looks are for.
         interrupted: Asked at every look; once it says so, nothing is returned.
 
     Returns:
-        The pack at ``until`` and its measurements; None if interrupted.
+        The pack at ``until``, or at the look at which its last trial was over, and its measurements; None if
+        interrupted.
     """
     cell, settings = program.cell, Settings.of(program.cell, pack.trials)
-    result = Looks()
+    standing = Standing(watch, len(pack.trials))
+    result = Looks(ends=standing.ends)
     losses = torch.zeros(len(pack.trials), dtype=torch.float64, device=cell.loaded.device)
     since = pack.step
     for target in sorted({*looks, until}):
@@ -100,13 +108,28 @@ def advance(
         seconds = (trained - started) / len(pack.trials)
         pack = replace(pack, state=state, step=target, train_seconds=pack.train_seconds + seconds)
         if target in looks:
-            values = {"train/loss": losses / (target - since)}
-            values |= {f"validation/{name}": value for name, value in evaluate(program.evaluate, cell, state).items()}
+            values = _look(program, pack, standing, watch, (losses / (target - since)).tolist())
             _record(result, cell, pack, values)
+            standing.note(target, values)
             losses, since = torch.zeros_like(losses), target
             seconds = (time.perf_counter() - trained) / len(pack.trials)
             pack = replace(pack, evaluation_seconds=pack.evaluation_seconds + seconds)
+            if not standing.alive:
+                break
     return pack, result
+
+
+def _look(
+    program: Program, pack: Pack, standing: Standing, watch: Watch, losses: list[float]
+) -> dict[str, list[float | None]]:
+    """Name to a value for every trial, at the step where a pack stands."""
+    alive, cell = standing.alive, program.cell
+    early = watch.full is not None and pack.step not in watch.full
+    goals = {k: standing.open(k) for k in alive} if early else None
+    values, taken = evaluate(program.evaluate, cell, pack.state, alive, goals)
+    measured = {f"validation/{name}": value for name, value in values.items()}
+    trained = {"train/loss": [loss if k not in standing.ends else None for k, loss in enumerate(losses)]}
+    return trained | measured | standing.decided(taken, validation_size(cell))
 
 
 def _clock(computed: Tensor) -> float:
@@ -116,18 +139,19 @@ def _clock(computed: Tensor) -> float:
     return time.perf_counter()
 
 
-def _record(looks: Looks, cell: Cell, pack: Pack, values: Mapping[str, Tensor]) -> None:
+def _record(looks: Looks, cell: Cell, pack: Pack, values: Mapping[str, list[float | None]]) -> None:
     looks.steps.append(pack.step)
     looks.examples.append(cell.timeline.examples(pack.step))
     looks.epochs.append(cell.timeline.epoch(pack.step))
     looks.seconds.append(pack.train_seconds)
     for name, value in values.items():
-        looks.metrics.setdefault(name, []).append(value.tolist())
+        looks.metrics.setdefault(name, []).append(value)
 
 
 def diverged_at(looks: Looks, k: int) -> int | None:
-    """The first look at which anything measured of trial ``k`` is not finite."""
+    """The first look at which anything measured of trial ``k`` is not finite; what was not measured is not that."""
     for row, step in enumerate(looks.steps):
-        if not all(math.isfinite(values[row][k]) for values in looks.metrics.values()):
+        seen = [value for values in looks.metrics.values() if (value := values[row][k]) is not None]
+        if not all(map(math.isfinite, seen)):
             return step
     return None

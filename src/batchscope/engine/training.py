@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -53,6 +53,8 @@ class Loaded:
         validation = placed(as_tensors(workload.validation), self.dtype, device)
         self.validation: Pair = validation if ordered else in_random_order(validation, study.seed)
         self._batches: dict[int, Batches] = {}
+        # An evaluation is the same at every batch size: its graphs are shared.
+        self.graphs: dict[tuple[object, ...], Callable[..., Any]] = {}
 
     def batches(self, replicate: int) -> Batches:
         """The stream of training examples of a replicate."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.fx import GraphModule
 
-from batchscope.engine.evaluate import SPARE, Accumulators, is_average, per_example
+from batchscope.engine.evaluate import Accumulators, is_average, per_example
 from batchscope.engine.graphs import Graph, captured_in_place, traced
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.program import Program
@@ -33,6 +33,9 @@ SPARE_IN_PLACE = 4.0
 
 # The compiler has ways of its own for one trial, which round otherwise than those for several.
 SMALLEST_IN_PLACE = 2
+
+# How many times as large as needed a pack may be before a graph of its own size is worth making.
+SPARE = 1.5
 
 
 class Vmap(Program):
@@ -64,13 +67,13 @@ class Vmap(Program):
         self._update = None if in_place else fused_update(cell.rule, cell.loaded.device)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self._sizes: set[int] = set()
-        self._evaluated: set[int] = set()
+        self._largest = 0
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance all trials at once, step by step."""
         cell, rule, update = self.cell, self.cell.rule, self._update
         least, spare = (SMALLEST_IN_PLACE, SPARE_IN_PLACE) if self._in_place else (1, SPARE)
-        count, fill = self._fill(state, self._sizes, least, spare)
+        count, fill = self._fill(state, self._filled_size(state, least, spare))
         state, rates = fill(state), fill({"": settings.learning_rates(start, until).T})[""].T.contiguous()
         if self._in_place or update:
             # What follows happens in place, in memory that no one else has.
@@ -111,25 +114,35 @@ class Vmap(Program):
 
     def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
         """One forward pass for the whole pack."""
-        trials, fill = self._fill(state, self._evaluated)
+        trials, fill = self._fill(state, self._evaluated_size(next(iter(state.values())).shape[0]))
         state = fill(state)
         inputs, targets = examples
         arguments = (under_prefix("parameter", state), under_prefix("buffer", state), inputs, targets)
         self._module.eval()
         with torch.no_grad():
-            found: State = self._graph("evaluate", self._measure, (0, 0, None, None), arguments)(*arguments)
+            graph = self._graph("evaluate", self._measure, (0, 0, None, None), arguments, self.cell.loaded.graphs)
+            found: State = graph(*arguments)
         return {name: values[:trials] for name, values in found.items()}
 
-    def _fill(
-        self, state: State, sizes: set[int], least: int = 1, spare: float = SPARE
-    ) -> tuple[int, Callable[[State], State]]:
-        """The number of trials, and what fills them up with copies of the last one to a size that was traced before.
+    def _filled_size(self, state: State, least: int, spare: float) -> int:
+        """A size that was traced before, if the pack is not much smaller, else the pack's own.
 
         Packs shrink as trials end. A graph is made for one size, and making one takes as long as many steps.
         """
         count = next(iter(state.values())).shape[0]
-        size = min((size for size in sizes if count <= size <= spare * count), default=max(count, least))
-        sizes.add(size)
+        size = min((size for size in self._sizes if count <= size <= spare * count), default=max(count, least))
+        self._sizes.add(size)
+        return size
+
+    def _evaluated_size(self, count: int) -> int:
+        """1, 2, 3, 4, 6, 8, 12, ... or the whole pack: few trials are near their goals, and another few each time."""
+        self._largest = max(self._largest, count)
+        power = 1 << (count - 1).bit_length()
+        return min(3 * power // 4 if count <= 3 * power // 4 else power, self._largest)
+
+    def _fill(self, state: State, size: int) -> tuple[int, Callable[[State], State]]:
+        """The number of trials, and what fills them up with copies of the last one to a size."""
+        count = next(iter(state.values())).shape[0]
         if size == count:
             return count, lambda values: values
         where = torch.arange(size, device=self.cell.loaded.device).clamp_max(count - 1)
@@ -185,14 +198,22 @@ class Vmap(Program):
         outputs = functional_call(self._module, (parameters, buffers), (inputs,))
         return per_example(self.cell.loaded.workload, outputs, targets)
 
-    def _graph(self, kind: str, function: Graph, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]) -> Graph:
+    def _graph(
+        self,
+        kind: str,
+        function: Graph,
+        in_dims: tuple[int | None, ...],
+        arguments: tuple[Any, ...],
+        graphs: dict[tuple[object, ...], Graph] | None = None,
+    ) -> Graph:
         """The traced form of a vmapped function for arguments of these shapes."""
+        graphs = self._graphs if graphs is None else graphs
         shapes = tuple(tuple(tensor.shape) for tensor in leaves(arguments))
-        if (kind, shapes) not in self._graphs:
+        if (kind, shapes) not in graphs:
             graph = traced(vmap(function, in_dims=in_dims, randomness="same"), arguments)
             whole = self._in_place if kind == "train" else None
-            self._graphs[kind, shapes] = whole(graph, arguments, (0, 1, 2)) if whole else graph
-        return self._graphs[kind, shapes]
+            graphs[kind, shapes] = whole(graph, arguments, (0, 1, 2)) if whole else graph
+        return graphs[kind, shapes]
 
 
 class Members:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from batchscope.engine.choice import Choice, choose, program_of
+from batchscope.engine.evaluate import validation_size
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance, diverged_at
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.watch import Watch
 from batchscope.plan.race import Heat, Leg, Unit
+from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
 from batchscope.store.files import Files
 from batchscope.store.states import States
@@ -57,7 +60,7 @@ class Result:
     Attributes:
         unit: Which.
         looks: Its measurements, K = members of the last leg.
-        steps: For every member, the last look.
+        steps: For every member, the last look; before the unit's end for one that is over.
         diverged: For every member, whether that look found something that is not finite.
         train_seconds: Of one member, from step 0.
         evaluation_seconds: Likewise.
@@ -107,6 +110,7 @@ class Worker:
         self._interrupted = interrupted
         self._programs: dict[int, Program] = {}
         self._held: dict[tuple[Heat, int], _Held] = {}
+        self._full: dict[int, frozenset[int]] = {}
 
     def choose(self, batch_size: int, pack_limit: int) -> Choice:
         """Measure which program is the fastest at a batch size."""
@@ -135,7 +139,8 @@ class Worker:
         pack = self._before_last_leg(unit, program)
         if pack is None:
             return None
-        advanced = advance(program, pack.only(unit.members), unit.until, unit.looks, interrupted=self._interrupted)
+        last, watch = pack.only(unit.members), self._watch(unit)
+        advanced = advance(program, last, unit.until, unit.looks, watch=watch, interrupted=self._interrupted)
         if advanced is None:
             return None
         pack, measured = advanced
@@ -145,15 +150,28 @@ class Worker:
         if pack.train_seconds * len(pack.trials) - held.saved_at > CHECKPOINT_SECONDS:
             self._save(unit.heat, unit.group, held)
         self._spill()
-        ends = [diverged_at(measured, k) for k in range(len(unit.members))]
+        members = range(len(unit.members))
         return Result(
             unit,
             measured,
-            steps=tuple(unit.until if end is None else end for end in ends),
-            diverged=tuple(end is not None for end in ends),
+            steps=tuple(measured.ends.get(k, unit.until) for k in members),
+            diverged=tuple(diverged_at(measured, k) is not None for k in members),
             train_seconds=pack.train_seconds,
             evaluation_seconds=pack.evaluation_seconds,
         )
+
+    def _watch(self, unit: Unit) -> Watch:
+        """What the looks of a unit are for: a function of the study, and of what its trials had reached before."""
+        if not unit.reached:
+            return Watch()
+        goals, cell = self._study.goals, Cell(self._loaded, unit.heat.batch_size)
+        if not self._study.ends_looks_early:
+            return Watch(goals, unit.reached)
+        if cell.batch_size not in self._full:
+            evaluation, timeline = self._study.evaluation, cell.timeline
+            grid = Grid(evaluation.ratio, evaluation.first, timeline.last)
+            self._full[cell.batch_size] = grid.full_looks(timeline.examples, validation_size(cell))
+        return Watch(goals, unit.reached, self._full[cell.batch_size])
 
     def _before_last_leg(self, unit: Unit, program: Program) -> Pack | None:
         """The group's pack at the start of the last leg: from memory, from a checkpoint, or trained again."""

@@ -73,6 +73,8 @@ class Unit:
         legs: All legs of the group from step 0; the last is what is to be done.
         looks: Steps of the last leg at which its trials are evaluated.
         trials: Those of the first leg.
+        reached: For each member the goals that it had reached before, as bits in the study's order; it is over once it
+            has reached all. Empty where goals end no trial.
     """
 
     heat: Heat
@@ -80,6 +82,7 @@ class Unit:
     legs: tuple[Leg, ...]
     looks: tuple[int, ...]
     trials: tuple[Trial, ...]
+    reached: tuple[int, ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -102,7 +105,7 @@ class Outcome:
     """What became of one trial in one unit.
 
     Attributes:
-        steps: The last look; below the unit's ``until`` only for a trial that diverged.
+        steps: The last look; below the unit's ``until`` only for a trial that diverged, or has reached all its goals.
         diverged: Whether that look found something that is not finite.
         reached: Goal to the first look of this unit that was beyond it.
         best: Goal to the best value of its metric in this unit.
@@ -213,8 +216,10 @@ class Race:
 
         def rank(index: int) -> tuple[float, float, int]:
             progress = self._progress[index]
+            if goal in progress.reached:  # ties go to the first, as in the analysis
+                return progress.reached[goal], -math.inf, index
             value = progress.best.get(goal, math.inf if goal.side == "<" else -math.inf)
-            return progress.reached.get(goal, math.inf), value if goal.side == "<" else -value, index
+            return math.inf, value if goal.side == "<" else -value, index
 
         index = min(self._progress, key=rank)
         progress = self._progress[index]
@@ -258,6 +263,10 @@ class Race:
         found = ({goal: step for goal in self._goals if (step := self.winner(goal)) is not None}, self._known)
         return max(min((steps[goal] for steps in found if goal in steps), default=math.inf) for goal in self._goals)
 
+    def _bits(self, index: int) -> int:
+        reached = self._progress[index].reached
+        return sum(1 << i for i, goal in enumerate(self._goals) if goal in reached)
+
     def _reached_all(self, progress: _Progress) -> bool:
         return all(goal in progress.reached for goal in self._goals)
 
@@ -283,7 +292,8 @@ class Race:
             if members:
                 legs = (*group.legs, Leg(self._target, members))
                 looks = self._grid.between(group.legs[-1].until if group.legs else 0, self._target)
-                self._due.append(Unit(self.heat, number, legs, looks, group.trials))
+                reached = tuple(map(self._bits, members)) if self._policy == "race" else ()
+                self._due.append(Unit(self.heat, number, legs, looks, group.trials, reached))
 
     def _decide(self) -> None:
         """All trials stand at the target: replace the infeasible, raise the target, or end."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 RUNG_RATIO = 1.5
 # Below this many steps a ratio of 2 will do: there a rung costs more than the steps that it saves.
 SMALL_RUNG = 8
+
+# Everything is evaluated in full once training has cost so many evaluations since the last time, where training on an
+# example costs as much as so many forward passes: one forward, and twice as much backward.
+FULL_LOOK_EVALUATIONS = 20
+TRAINING_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,20 @@ class Grid:
         reached at half of it or later, so that advancing all trials to the rung costs at most twice what was needed.
         """
         return _rungs(self)
+
+    def full_looks(self, examples: Callable[[int], int], validation: int) -> frozenset[int]:
+        """Looks at which every trial is evaluated in full, whatever its goals: by the clock, and the budget's end.
+
+        Args:
+            examples: Training examples that a trial has seen at a step.
+            validation: Examples of an evaluation.
+        """
+        full, since = {self.last}, 0
+        for look in self.looks():
+            if TRAINING_PASSES * (examples(look) - since) >= FULL_LOOK_EVALUATIONS * validation:
+                full.add(look)
+                since = examples(look)
+        return frozenset(full)
 
 
 @lru_cache(maxsize=64)

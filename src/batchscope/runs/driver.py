@@ -32,7 +32,7 @@ from batchscope.runs.choices import Recorded, check_pins, joined, replayed, writ
 from batchscope.runs.demand import demand
 from batchscope.runs.heats import BatchSize
 from batchscope.runs.layout import lay_out
-from batchscope.runs.preflight import check_goals, grids_of, resolve_device, timelines_of
+from batchscope.runs.preflight import check_extension, check_goals, grids_of, resolve_device, timelines_of
 from batchscope.runs.progress import Lane, Progress
 from batchscope.runs.rows import Computed, Record, measurement_rows, outcomes, trial_row
 from batchscope.spec.study import Study
@@ -125,7 +125,8 @@ class Driver:
         """The run folder: a new one, or one that holds a run of this study.
 
         Raises:
-            StudyError: If the folder holds a run of another workload or algorithm.
+            StudyError: If the folder holds a run of another workload or algorithm, or looks that ended early without
+                what this study asks for.
         """
         text = self._study.to_yaml()
         if not (self._folder / "study.yaml").exists():
@@ -140,6 +141,7 @@ class Driver:
                     "give another folder with -o, or run the study of that folder"
                 )
             if store.study_text != text:
+                check_extension(self._study, self._folder, store.measurements())
                 store.write_study(text)
             if (chosen := self._chosen()) != {name: store.provenance.get(name) for name in chosen}:
                 store.write_provenance({**store.provenance, **chosen})

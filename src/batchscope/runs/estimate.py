@@ -38,7 +38,7 @@ class Row:
         looks: Evaluations of a trial that is trained to the budget.
         choice: The program, and how it was timed.
         train_seconds: For all trials to the budget on one worker; a race most often ends far earlier.
-        evaluation_seconds: Likewise.
+        evaluation_seconds: Likewise, with every look in full; most looks of a race end early.
     """
 
     batch_size: int

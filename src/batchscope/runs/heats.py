@@ -95,7 +95,9 @@ class BatchSize:
 
         def rank(leader: Leader) -> tuple[float, float, int]:
             steps, value, trial = leader
-            return (float("inf") if steps is None else steps, sign * (value or 0.0), trial.index)
+            if steps is not None:
+                return steps, -float("inf"), trial.index
+            return float("inf"), sign * (value or 0.0), trial.index
 
         return min(found, key=rank, default=None)
 

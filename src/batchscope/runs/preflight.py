@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 
+import polars as pl
 import torch
 
+from batchscope.analysis.outcomes import ended_early, undecided
 from batchscope.errors import StudyError
 from batchscope.plan.rungs import Grid
 from batchscope.plan.timeline import Timeline
+from batchscope.spec.goal import is_metric
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 
@@ -45,6 +49,27 @@ def check_goals(study: Study, workload: Workload) -> None:
             )
     if faults:
         raise StudyError("\n".join(faults))
+
+
+def check_extension(study: Study, folder: Path, measurements: pl.LazyFrame) -> None:
+    """Refuse to go on with a run whose looks ended early without what this study asks for.
+
+    Raises:
+        StudyError: If a goal is easier than those that the looks had in mind, or the policy needs every look.
+    """
+    columns = measurements.collect_schema().names()
+    remedy = "give another folder with -o, or run with evaluation.sequential=false there from the start"
+    for goal in study.goals:
+        if goal.metric in columns and undecided(measurements, goal):
+            raise StudyError(
+                f"{folder} cannot tell when its trials reached {goal}: looks there ended early, once it was clear that "
+                f"a trial was out of reach of the goals of that time, and none of these was as easy; {remedy}"
+            )
+    if not study.ends_looks_early and any(ended_early(measurements, name) for name in columns if is_metric(name)):
+        raise StudyError(
+            f"policy: {study.policy} needs every look in full, and looks in {folder} ended early, once it was clear "
+            f"that a trial was out of reach of its goals; {remedy}"
+        )
 
 
 def resolve_device(device: str) -> str:

@@ -42,7 +42,7 @@ class Computed:
 
 
 def measurement_rows(units: Sequence[Computed]) -> pl.DataFrame:
-    """The looks of units, one row for each trial and look, without those after a divergence.
+    """The looks of units, one row for each trial and look, without those after a trial was over.
 
     Plain lists first and one table at the end: a table for every trial would take longer than many a unit.
     """
@@ -92,7 +92,8 @@ def outcomes(result: Result, goals: Sequence[Goal]) -> dict[int, Outcome]:
         reached: dict[Goal, int] = {}
         for goal in goals:
             for step, row in zip(looks.steps, looks.metrics[goal.metric], strict=True):
-                if step <= result.steps[k] and goal.is_reached(row[k]):
+                value = row[k]
+                if value is not None and goal.is_reached(value):
                     reached[goal] = step
                     break
         best = {goal: value for goal in goals if (value := _best(goal, result, k)) is not None}
@@ -101,8 +102,8 @@ def outcomes(result: Result, goals: Sequence[Goal]) -> dict[int, Outcome]:
 
 
 def _best(goal: Goal, result: Result, k: int) -> float | None:
-    rows = zip(result.looks.steps, result.looks.metrics[goal.metric], strict=True)
-    values = [row[k] for step, row in rows if step <= result.steps[k] and math.isfinite(row[k])]
+    rows = result.looks.metrics[goal.metric]
+    values = [value for row in rows if (value := row[k]) is not None and math.isfinite(value)]
     return functools.reduce(goal.better, values) if values else None
 
 
@@ -115,6 +116,7 @@ class Record:
         self._known = {trial: (steps, status, (train, evaluation)) for trial, steps, status, train, evaluation in rows}
         self._reached: dict[Goal, dict[str, int]] = {}
         self._best: dict[Goal, dict[str, tuple[list[int], list[float]]]] = {}
+        self._goals = len(goals)
         columns = measurements.collect_schema().names()
         for goal in goals:
             if goal.metric in columns:
@@ -132,11 +134,12 @@ class Record:
         found = {}
         for index, name in zip(unit.members, ids, strict=True):
             steps, status, _ = self._known.get(name, (0, "", (0.0, 0.0)))
-            diverged = status == "diverged" and steps <= unit.until
-            if steps < unit.until and not diverged:
-                return None
-            end = min(steps, unit.until)
             reached = {goal: by_trial[name] for goal, by_trial in self._reached.items() if name in by_trial}
+            over = max(reached.values()) if unit.reached and len(reached) == self._goals else math.inf
+            diverged = status == "diverged" and steps <= min(unit.until, over)
+            if steps < min(unit.until, over) and not diverged:
+                return None
+            end = int(min(steps, unit.until, over))
             within = {goal: step for goal, step in reached.items() if unit.start < step <= end}
             # A race that goes on must see what it saw then: nothing of what was measured later.
             best = {goal: value for goal in self._best if (value := self._best_until(goal, name, end)) is not None}

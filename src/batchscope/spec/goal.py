@@ -11,6 +11,12 @@ from batchscope.errors import StudyError
 
 _GOAL = re.compile(r"\s*(?P<metric>[A-Za-z][\w.-]*/[\w.-]+)\s*(?P<side>[<>])(?P<equal>=?)\s*(?P<threshold>\S+)\s*")
 
+# Columns of the measurements where looks may end early: how many validation examples a look took, and behind the name
+# of a metric what was found of it.
+EXAMPLES = "evaluation/examples"
+AT_LEAST = "/at_least"
+AT_MOST = "/at_most"
+
 
 @dataclass(frozen=True, order=True)
 class Goal:
@@ -50,6 +56,20 @@ class Goal:
         """Whether ``value`` is strictly beyond the threshold; NaN never is."""
         return value < self.threshold if self.side == "<" else value > self.threshold
 
+    @property
+    def is_validated(self) -> bool:
+        """Whether its metric is measured on the validation examples."""
+        return self.metric.startswith("validation/")
+
+    @property
+    def bound(self) -> str:
+        """The column that says, where a look ended early, how far the metric was away: at least, or at most, that."""
+        return self.metric + (AT_LEAST if self.side == "<" else AT_MOST)
+
+    def decides(self, other: Goal) -> bool:
+        """Whether what is not beyond ``other`` cannot be beyond this goal: it is as hard, on the same metric."""
+        return self.bound == other.bound and self.better(self.threshold, other.threshold) == self.threshold
+
     def better(self, one: float, other: float) -> float:
         """The one of two values that is nearer to the goal, or farther beyond it."""
         return min(one, other) if self.side == "<" else max(one, other)
@@ -57,3 +77,8 @@ class Goal:
     def __str__(self) -> str:
         """The form that ``parse`` reads back to the same goal."""
         return f"{self.metric} {self.side} {self.threshold!r}"
+
+
+def is_metric(column: str) -> bool:
+    """Whether a column of the measurements is a metric, not what is known of looks that ended early."""
+    return "/" in column and column != EXAMPLES and not column.endswith((AT_LEAST, AT_MOST))

@@ -116,10 +116,15 @@ class Budget(Frozen):
 
 
 class Evaluation(Frozen):
-    """When trials are evaluated: a geometric grid of steps, the same at every batch size."""
+    """When trials are evaluated: a geometric grid of steps, the same at every batch size.
+
+    A sequential evaluation of a race takes only as many validation examples as it needs to see that a trial is out of
+    reach of its goals.
+    """
 
     ratio: Annotated[float, Field(ge=1.0001, le=4)] = 1.05
     first: Count = 1
+    sequential: bool = True
 
 
 class Engine(Frozen):
@@ -187,6 +192,11 @@ class Study(Frozen):
     def _space_fits_algorithm(self) -> Study:
         self.algorithm.check_space(self.search.space)
         return self
+
+    @property
+    def ends_looks_early(self) -> bool:
+        """Whether a look takes no more validation examples than it needs: in a race, where the goals decide."""
+        return self.policy == "race" and self.evaluation.sequential
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Study:

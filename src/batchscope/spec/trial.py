@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from batchscope.seeds import key
 
 # Changes when the same trial would give other measurements: then trials of earlier versions are not taken over.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from batchscope.spec import documents
+from batchscope.spec.goal import EXAMPLES, is_metric
 from batchscope.store.exporters.result import Exported, new_folder
 from batchscope.store.importers.batch_science import METRICS, SCALES, SETS, STATUSES
 from batchscope.store.schema import HYPERPARAMETER
@@ -31,7 +32,8 @@ def published_name(metric: str) -> str:
 def export_batch_science(store: Store, folder: str | Path) -> Exported:
     """Write ``dataset/model/optimizer/batch_size/{study.json, trial_id/{metadata.json, measurements.csv}}``.
 
-    The layout has no place for seconds, confirmation runs, or why a trial was stopped early; ``notes`` counts them.
+    The layout has no place for seconds, confirmation runs, why a trial was stopped early, or what is known of a look
+    that ended early; ``notes`` counts them.
     """
     trials, looks = store.tables()
     document = documents.load(store.study_text, "study.yaml")
@@ -44,6 +46,9 @@ def export_batch_science(store: Store, folder: str | Path) -> Exported:
     stopped = trials.filter(pl.col("status").is_in(["pruned", "running", "censored"]))
     if len(stopped):
         notes.append(f"{len(stopped)} trials that were stopped early or still run are INCOMPLETE")
+    if EXAMPLES in looks.collect_schema().names():
+        early = looks.filter(pl.col(EXAMPLES) < pl.col(EXAMPLES).max()).select(pl.len()).collect().item()
+        notes.append(f"{early} looks ended early: their fields are empty, and no goal but the study's can be asked for")
     written = 0
     with new_folder(Path(folder)) as place:
         for (batch_size,), group in trials.partition_by("batch_size", as_dict=True).items():
@@ -99,7 +104,7 @@ def _config(config: object) -> dict[str, Any]:
 
 def _write_trials(study: Path, trials: pl.DataFrame, looks: pl.DataFrame) -> int:
     numbers = trials["index"] if not trials["index"].is_duplicated().any() else pl.Series(range(len(trials)))
-    metrics = [name for name in looks.columns if "/" in name and looks[name].count()]
+    metrics = [name for name in looks.columns if is_metric(name) and looks[name].count()]
     by_trial = looks.partition_by("trial", as_dict=True, maintain_order=True)
     columns = [name for name in trials.columns if name.startswith(HYPERPARAMETER)]
     written = 0

@@ -1,0 +1,96 @@
+"""What the looks of a unit are for: which goals are open for each trial, and when a trial is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from batchscope.spec.goal import EXAMPLES, Goal
+
+Row = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is asked of K trials.
+
+    Attributes:
+        goals: A trial is over once it has reached all of them; none if only divergence ends a trial.
+        reached: For each trial the goals that it had reached before, as bits in the order of ``goals``.
+        full: Looks at which everything is evaluated; None for all of them. At others a look ends early for a trial
+            that is out of reach of its open goals.
+    """
+
+    goals: tuple[Goal, ...] = ()
+    reached: tuple[int, ...] = ()
+    full: frozenset[int] | None = None
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """The columns for what looks that ended early have found."""
+        if self.full is None:
+            return ()
+        return tuple(dict.fromkeys(goal.bound for goal in self.goals if goal.is_validated))
+
+
+class Standing:
+    """How K trials stand while a unit is computed.
+
+    A goal is open until it is reached. The hardest goal of each metric stays open, so that a study can be extended by
+    harder ones: no look that was beyond such a goal has ended early.
+
+    Attributes:
+        ends: For a trial that is over, its last look.
+    """
+
+    def __init__(self, watch: Watch, trials: int) -> None:
+        """As the trials stood before."""
+        self.ends: dict[int, int] = {}
+        self._watch, self._trials = watch, trials
+        bits = watch.reached or (0,) * trials
+        self._reached = [{goal for i, goal in enumerate(watch.goals) if mask >> i & 1} for mask in bits]
+        self._kept = {
+            goal
+            for goal in watch.goals
+            if all(goal.decides(other) for other in watch.goals if other.bound == goal.bound)
+        }
+
+    @property
+    def alive(self) -> list[int]:
+        """Trials that are not over."""
+        return [k for k in range(self._trials) if k not in self.ends]
+
+    def open(self, k: int) -> list[Goal]:
+        """The goals on validation metrics that trial ``k`` is watched for."""
+        reached = self._reached[k] - self._kept
+        return [goal for goal in self._watch.goals if goal.is_validated and goal not in reached]
+
+    def decided(self, examples: Sequence[int], total: int) -> dict[str, list[float | None]]:
+        """What looks that ended early say: how many examples they took, and which bounds they found.
+
+        Args:
+            examples: For each trial, how many were evaluated.
+            total: How many there are.
+        """
+        if self._watch.full is None:
+            return {}
+        found: dict[str, list[float | None]] = {name: [None] * self._trials for name in self._watch.bounds}
+        for k in self.alive:
+            for goal in self.open(k) if examples[k] < total else ():
+                before = found[goal.bound][k]
+                # The easiest goal that the trial is not beyond says the most.
+                worse = max if goal.side == "<" else min
+                found[goal.bound][k] = goal.threshold if before is None else worse(goal.threshold, before)
+        taken: list[float | None] = [None if k in self.ends else float(count) for k, count in enumerate(examples)]
+        return {EXAMPLES: taken, **found}
+
+    def note(self, step: int, values: Mapping[str, Row]) -> None:
+        """Take what was measured at a look."""
+        goals = self._watch.goals
+        for k in self.alive:
+            seen = {name: value for name, row in values.items() if (value := row[k]) is not None}
+            self._reached[k] |= {goal for goal in goals if goal.is_reached(seen.get(goal.metric, math.nan))}
+            finite = all(map(math.isfinite, seen.values()))
+            if not finite or (goals and len(self._reached[k]) == len(goals)):
+                self.ends[k] = step
