@@ -98,7 +98,7 @@ class Run:
         ``AnalysisError``.
 
         Args:
-            goal: Such as ``"validation/error < 0.15"``; any threshold on a metric that was measured.
+            goal: Such as ``"validation/error < 0.15"``; a goal of the study, or one that no look ended too early for.
             equal_trials: Take the same number of trials at every batch size.
         """
         return self.curves([] if goal is None else [goal], equal_trials=equal_trials)[0]
