@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from batchscope.spec.goal import Goal
 
 STANDARD_ERRORS = 4.5
-FEWEST = 128
+FEWEST = 256
 # Of any other metric: its variance and its skewness are estimates themselves.
 STANDARD_ERRORS_ESTIMATED = 5.0
 
