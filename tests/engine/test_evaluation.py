@@ -29,6 +29,11 @@ EASY, HARD = Goal("validation/error", "<", 0.45), Goal("validation/error", "<", 
 AT_LEAST = "validation/error/at_least"
 
 
+@pytest.fixture(autouse=True)
+def looks_at_few_examples_end_early_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchscope.engine.evaluate.FEW", 0)
+
+
 def looks(program: Program, size: int, *, watch: bool = True, count: int = 6, full: tuple[int, ...] = (6,)) -> Looks:
     """The looks of all trials, in packs of ``size``, as if of one pack."""
     trials = first_trials(program.cell.loaded.study.search, program.cell.batch_size, 0, count)

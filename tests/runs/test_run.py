@@ -192,7 +192,10 @@ def test_looks_that_end_early_change_no_steps_to_result(tmp_path: Path, policy: 
         assert (both["validation/error"] == both["validation/error_right"]).all()
 
 
-def test_a_harder_goal_extends_a_run_whose_looks_ended_early_and_an_easier_one_is_refused(tmp_path: Path) -> None:
+def test_a_harder_goal_extends_looks_that_ended_early_and_an_easier_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchscope.engine.evaluate.FEW", 0)
     goals = 'goals=["validation/error < 0.4", "validation/error < {}"]'
     do(tmp_path / "run", 'goals=["validation/error < 0.4"]')
     extended, fresh = do(tmp_path / "run", goals.format(0.35)), do(tmp_path / "new", goals.format(0.35))

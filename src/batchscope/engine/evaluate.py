@@ -35,6 +35,9 @@ FIRST_PART, FIRST_PARTS = 32, 4
 LATER_PART = {"cpu": 256}
 LATER_PART_ELSEWHERE = 1024
 
+# So few examples are taken at once: the calls for parts would cost more than the examples that they might save.
+FEW = 1000
+
 # A look may end once so many times the examples of the last decision are there: what many decisions one after the
 # other add to the chance of a wrong one is bounded for any number of examples.
 MORE_EXAMPLES = 1.125
@@ -71,6 +74,9 @@ def parts(cell: Cell) -> Iterator[Part]:
 
 def _bounds(count: int, later: int) -> Iterator[tuple[int, int, int]]:
     """(start, end, examples to compute) of every part: one size for the first, one for the others."""
+    if count < FEW:
+        yield 0, count, count
+        return
     first = min(count, FIRST_PART * FIRST_PARTS)
     for start in range(0, first, FIRST_PART):
         yield start, min(start + FIRST_PART, first), min(FIRST_PART, first)
@@ -83,6 +89,11 @@ def _bounds(count: int, later: int) -> Iterator[tuple[int, int, int]]:
 def validation_size(cell: Cell) -> int:
     """N."""
     return int(next(leaves(cell.loaded.validation)).shape[0])
+
+
+def ends_looks_early(cell: Cell) -> bool:
+    """Whether looks may end before all examples: where the study lets them, and there are not just a few."""
+    return cell.loaded.study.ends_looks_early and validation_size(cell) >= FEW
 
 
 def per_example(workload: Workload, outputs: Any, targets: Tree) -> dict[str, Tensor]:

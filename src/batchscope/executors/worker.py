@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from batchscope.engine.choice import Choice, choose, program_of
-from batchscope.engine.evaluate import validation_size
+from batchscope.engine.evaluate import ends_looks_early, validation_size
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance, diverged_at
 from batchscope.engine.randomness import keeping_generators
@@ -165,7 +165,7 @@ class Worker:
         if not unit.reached:
             return Watch()
         goals, cell = self._study.goals, Cell(self._loaded, unit.heat.batch_size)
-        if not self._study.ends_looks_early:
+        if not ends_looks_early(cell):
             return Watch(goals, unit.reached)
         if cell.batch_size not in self._full:
             evaluation, timeline = self._study.evaluation, cell.timeline
