@@ -39,7 +39,7 @@ HOOKED, PLAIN = [killing.__file__], ["-m", "batchscope"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-@pytest.mark.parametrize("kills", [1, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path, kills: int) -> None:
     """The command itself: its process group killed at once at any time, and driver or workers inside every phase."""
     (tmp_path / "study.yaml").write_text(STUDY)
@@ -122,7 +122,7 @@ def drive(folder: Path) -> None:
     runs.run(found, folder, workload=classification())
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10**6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_death_between_any_two_system_calls_of_a_run(
     tmp_path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
