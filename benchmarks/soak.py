@@ -8,8 +8,8 @@ once) and ``summary.json``, bit for bit, wall-clock columns excepted.
 
     python benchmarks/soak.py --kills 200 --seed 0
 
-Starting Python and importing torch costs seconds, so one process that has imported everything is forked: for every
-driver, and (multiprocessing's fork server in place of spawn) for every worker. What they execute is the command.
+Starting Python and importing torch costs seconds, so one process that has imported everything is forked for every
+driver, and one fork server serves the workers of them all. What they execute is the command.
 
 Prints one JSON line: kills by victim and by phase, starts, worker deaths that a driver survived, differences, seconds.
 """
@@ -102,11 +102,9 @@ def command(study: Path, folder: Path) -> Callable[[], int]:
 
     def task() -> int:
         from batchscope.cli.main import invoke
-        from batchscope.executors import local
 
-        server = multiprocessing.get_context("forkserver")
-        forkserver._forkserver.ensure_running = lambda: None  # it runs, though not as a child of this process
-        local.multiprocessing.get_context = lambda _: server
+        # The fork server runs, though not as a child of this process.
+        forkserver._forkserver.ensure_running = forkserver.ensure_running = lambda: None
         return invoke(["run", str(study), "-o", str(folder), "--workers", "2"])
 
     return task

@@ -6,16 +6,16 @@ of our study, which the peer's ``QMCSampler`` gets enqueued), the same initial v
 examples, and a peer's trial stops when it reaches the goal. So steps must agree up to rounding; how many trials do is
 reported, of those that both saw reach the goal: our race stops the others before.
 
-    ours        ``bs.run``; margin 1, because the answer that is asked for has no intervals, for whose sake a race
-                otherwise runs the others on to 1.5 times the winner
+    ours        ``batchscope run``; margin 1, because the answer that is asked for has no intervals, for whose sake a
+                race otherwise runs the others on to 1.5 times the winner
     nopruner    Optuna (``benchmarks/study_peer.py``), no pruner
     pruner      the same with ``MedianPruner``, which may stop the trial that would have won: it is told whether it did
 
 The peer uses all cores in the arrangement that a pilot of a few hundred steps finds fastest: processes of one thread
 that share a journal file, ``n_jobs`` threads, or one trial after the other. The pilot's time is not counted.
 
-Every contender runs in a fresh process. "Seconds" is its whole life, with the start of Python and the imports;
-"after imports" begins when they are done and still has loading of data, start of workers, and our report. Examples
+Every contender runs in a fresh process. "Seconds" is its whole life, with the start of Python, imports and data, and
+our report. Examples
 trained on (example-gradients) are the work, without what our engine spends on timing its programs; evaluations are
 looks of one trial at the validation examples.
 
@@ -100,31 +100,21 @@ def pilot_of(plan: Found, cores: int) -> Found:
     return {**plan, "label": f"{plan['label']} pilot", "goal": -1.0, "batch_sizes": cells}
 
 
-def timed(script: str, *arguments: object) -> float:
+def timed(*arguments: object) -> float:
     """Seconds of the whole life of a fresh process."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, str(HERE / script), *map(str, arguments)], stdout=sys.stderr)
+    done = subprocess.run([sys.executable, *map(str, arguments)], stdout=sys.stderr)
     if done.returncode:
-        raise SystemExit(f"{script} failed with status {done.returncode}")
+        raise SystemExit(f"{arguments} failed with status {done.returncode}")
     return time.perf_counter() - started
-
-
-def run_ours(paths: list[Path], data_dir: Path | None) -> None:
-    """In a process of its own."""
-    study_file, folder, answer = paths
-    study = bs.Study.from_yaml(study_file)
-    run = bs.run  # loads what it needs
-    started = time.perf_counter()
-    run(study, folder, data_dir=data_dir)
-    answer.write_text(json.dumps({"seconds": time.perf_counter() - started}))
 
 
 def ours(study: bs.Study, root: Path, data_dir: Path | None) -> Found:
     """Our answer, and for every batch size and trial the step at which it reached the goal."""
-    study_file, folder, answer = root / "study.yaml", root / "run", root / "ours.json"
+    study_file, folder = root / "study.yaml", root / "run"
     study_file.write_text(study.to_yaml())
     given = [] if data_dir is None else ["--data-dir", data_dir]
-    seconds = timed("study_time.py", *given, "--ours", study_file, folder, answer)
+    seconds = timed("-m", "batchscope", "run", study_file, "-o", folder, *given)
     import polars as pl
 
     run, goal = bs.open_run(folder), study.goals[0]
@@ -145,14 +135,14 @@ def ours(study: bs.Study, root: Path, data_dir: Path | None) -> Found:
             "statuses": dict(sorted(trials["status"].value_counts().iter_rows())),
             "program": f"{choice['program']}-{choice['pack_size']}",
         }
-    return summed(seconds, json.loads(answer.read_text())["seconds"], cells)
+    return summed(seconds, cells)
 
 
 def peer(plan: Found, arrangement: str, cores: int, root: Path) -> Found:
     """The peer's answer."""
     plan_file, answer = root / "plan.json", root / "peer.json"
     plan_file.write_text(json.dumps(plan))
-    seconds = timed("study_peer.py", plan_file, answer, "--arrangement", arrangement, "--cores", cores)
+    seconds = timed(HERE / "study_peer.py", plan_file, answer, "--arrangement", arrangement, "--cores", cores)
     document = json.loads(answer.read_text())
     cells: Found = {}
     for size, found in document["batch_sizes"].items():
@@ -167,18 +157,17 @@ def peer(plan: Found, arrangement: str, cores: int, root: Path) -> Found:
             "seconds": found["seconds"],
             "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
         }
-    return {**summed(seconds, document["seconds"], cells), "arrangement": arrangement}
+    return {**summed(seconds, cells), "arrangement": arrangement}
 
 
 def fewest(crossings: Any) -> int | None:
     return min((step for step in crossings if step is not None), default=None)
 
 
-def summed(seconds: float, after_imports: float, cells: Found) -> Found:
+def summed(seconds: float, cells: Found) -> Found:
     sums = {name: sum(cell[name] for cell in cells.values()) for name in ("example_gradients", "evaluations")}
     return {
         "seconds": seconds,
-        "after_imports": after_imports,
         **sums,
         "batch_sizes": {size: cells[size] for size in sorted(cells, key=int)},
     }
@@ -231,11 +220,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--repeat", type=int, default=1, help="runs of every contender, in turns; medians are reported")
     parser.add_argument("--digits", action="store_true", help="a small study on the embedded data")
-    parser.add_argument("--ours", type=Path, nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.ours:
-        run_ours(options.ours, options.data_dir)
-        return
     peers = [] if options.peers == "none" else options.peers.split(",")
     if unknown := set(peers) - set(PEERS):
         parser.error(f"--peers knows {', '.join(PEERS)} and none; got {', '.join(sorted(unknown))}")
@@ -298,8 +283,8 @@ def installed() -> set[str]:
 
 
 def medians(done: list[Found]) -> Found:
-    times = {name: [run[name] for run in done] for name in ("seconds", "after_imports")}
-    return {name: statistics.median(values) for name, values in times.items()} | {"every_run": times}
+    seconds = [run["seconds"] for run in done]
+    return {"seconds": statistics.median(seconds), "every_run": seconds}
 
 
 def versus(name: str, mine: Found, theirs: Found) -> Found:
@@ -307,7 +292,6 @@ def versus(name: str, mine: Found, theirs: Found) -> Found:
     compared, ratio = compare(mine, theirs), theirs["seconds"] / mine["seconds"]
     return {
         "times_our_seconds": ratio,
-        "times_our_seconds_after_imports": theirs["after_imports"] / mine["after_imports"],
         "times_our_example_gradients": theirs["example_gradients"] / mine["example_gradients"],
         "times_our_evaluations": theirs["evaluations"] / mine["evaluations"],
         "wanted": WANTED[name],
@@ -327,12 +311,10 @@ def shortened(value: Any) -> Any:
 
 
 def show(results: dict[str, Found], against: Found) -> None:
-    print(
-        f"{'':>10}{'seconds':>10}{'after imports':>15}{'example-gradients':>19}{'evaluations':>13}  steps by batch size"
-    )
+    print(f"{'':>10}{'seconds':>10}{'example-gradients':>19}{'evaluations':>13}  steps by batch size")
     for name, found in results.items():
         steps = ", ".join(f"{size}: {cell['steps']}" for size, cell in found["batch_sizes"].items())
-        numbers = f"{found['seconds']:>10.1f}{found['after_imports']:>15.1f}{found['example_gradients']:>19,}"
+        numbers = f"{found['seconds']:>10.1f}{found['example_gradients']:>19,}"
         print(f"{name:>10}{numbers}{found['evaluations']:>13,}  {steps}")
     for name, ratios in against.items():
         met = "met" if ratios["met"] else "NOT met"

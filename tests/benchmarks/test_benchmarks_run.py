@@ -49,7 +49,7 @@ def test_study_time_finds_the_same_answer_as_the_peer() -> None:
     contenders = document["contenders"]
     assert set(contenders) == {"ours", "pruner", "nopruner"}
     for contender in contenders.values():
-        assert contender["seconds"] > contender["after_imports"] > 0
+        assert contender["seconds"] > 0
         assert contender["example_gradients"] == sum(
             cell["example_gradients"] for cell in contender["batch_sizes"].values()
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import batchscope as bs
@@ -113,6 +113,9 @@ KINDS = ("flip", "truncate", "empty", "remove", "duplicate", "swap", "rename", "
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 10**6)), min_size=1, max_size=3))
+@example(
+    [("flip", 29956), ("remove", 1), ("duplicate", 138)]
+)  # a measurements segment's copy among the trials segments
 def test_whatever_is_done_to_the_files_there_is_no_wrong_curve(
     good: Path, tmp_path: Path, changes: list[tuple[str, int]]
 ) -> None:

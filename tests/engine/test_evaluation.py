@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from batchscope.engine.evaluate import Accumulators, evaluate, parts, validation_size
+from batchscope.engine.alone import Alone
+from batchscope.engine.evaluate import FIRST_PART, Accumulators, evaluate, parts, validation_size
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance
@@ -54,13 +55,13 @@ def looks(program: Program, size: int, *, watch: bool = True, count: int = 6, fu
     return whole
 
 
-@pytest.mark.parametrize("program", [Loop, Vmap])
+@pytest.mark.parametrize("program", [Loop, Alone, Vmap])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_pack_size_changes_no_bit_and_no_decision(program: type[Program], dtype: str) -> None:
     bench = cell(workload(), f"engine.dtype={dtype}")
     whole = looks(program(bench), 6)
     taken = [count for row in whole.metrics[EXAMPLES] for count in row if count is not None]
-    assert min(taken) == 32 and max(taken) == 1500 and len(set(taken)) > 4
+    assert min(taken) == FIRST_PART and max(taken) == 1500 and len(set(taken)) > 4
     assert 0 < len(whole.ends) < 6
     for size in (1, 2, 3):
         assert looks(program(bench), size) == whole
@@ -118,7 +119,7 @@ def test_what_was_not_measured_is_no_divergence_and_what_is_not_finite_is() -> N
     assert standing.ends == {1: 4}
 
 
-@pytest.mark.parametrize("program", [Loop, Vmap])
+@pytest.mark.parametrize("program", [Loop, Alone, Vmap])
 def test_a_pack_stops_when_its_last_trial_has_diverged(program: type[Program]) -> None:
     bench = cell(workload(), "search.space={learning_rate: {min: 1e6, max: 1e8, scale: log}}", "engine.dtype=float32")
     pack = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 3))
@@ -166,7 +167,7 @@ def test_a_metric_that_is_no_average_sees_every_example_once_and_a_goal_on_it_ne
     goals = {0: [Goal("validation/worst", "<", 1e-3)], 1: [Goal("validation/error", "<", 1e-3)]}
     values, taken = evaluate(program.evaluate, bench, state, [0, 1], goals)
     assert values["worst"][0] is not None and values["error"][0] is not None and taken[0] == 1500
-    assert values["worst"][1] is None and values["error"][1] is None and taken[1] == 32
+    assert values["worst"][1] is None and values["error"][1] is None and taken[1] == FIRST_PART
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 100, 128, 129, 700, 1500])
@@ -209,8 +210,8 @@ def test_work_goes_down_with_the_trials_that_are_left() -> None:
     state = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 8)).state
     goals = {k: [Goal("validation/error", "<", 0.01 if k else 0.99)] for k in range(8)}
     values, taken = evaluate(counting.evaluate, bench, state, range(8), goals)
-    assert taken == [1500] + [32] * 7 and [value is None for value in values["error"]] == [False] + [True] * 7
-    assert counting.computed < 1500 + 8 * 32 + 300
+    assert taken == [1500] + [FIRST_PART] * 7 and [value is None for value in values["error"]] == [False] + [True] * 7
+    assert counting.computed < 1500 + 8 * FIRST_PART + 300
 
 
 def test_full_looks_are_by_the_clock_and_the_budgets_end() -> None:

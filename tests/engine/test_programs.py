@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchscope.engine import choice
+from batchscope.engine.alone import Alone
 from batchscope.engine.choice import PROGRAMS, Choice, choose
 from batchscope.engine.evaluate import evaluate
 from batchscope.engine.loop import Loop
@@ -48,10 +49,11 @@ def curves(program: Program, size: int, *, count: int = 10) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-COMPILED = pytest.param("compiled", marks=pytest.mark.slow)
+COMPILED = [pytest.param(name, marks=pytest.mark.slow) for name in ("compiled", "compiled_loop")]
+EVERY = ["loop", "traced", "vmap", *COMPILED]
 
 
-@pytest.mark.parametrize("program", ["loop", "vmap", COMPILED])
+@pytest.mark.parametrize("program", EVERY)
 @pytest.mark.parametrize(("batch_size", "dtype"), [(1, "float32"), (8, "float32"), (8, "float64")])
 def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> None:
     bench = cell(None, f"engine.dtype={dtype}", batch_size=batch_size)
@@ -61,18 +63,24 @@ def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> 
         assert torch.equal(curves(PROGRAMS[program](bench), size), whole)
 
 
-def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel() -> None:
+@pytest.mark.parametrize("program", ["channels_last", "traced"])
+def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel(program: str) -> None:
     bench = cell(images(), "engine.dtype=float32")
-    whole = curves(PROGRAMS["channels_last"](bench), 4, count=4)
-    assert torch.equal(curves(PROGRAMS["channels_last"](bench), 1, count=4), whole)
+    whole = curves(PROGRAMS[program](bench), 4, count=4)
+    assert torch.equal(curves(PROGRAMS[program](bench), 1, count=4), whole)
 
 
 OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "lars", "mclr"]
-MACHINE_CODE = [pytest.param("compiled", optimizer, marks=pytest.mark.slow) for optimizer in ("nesterov", "adam")]
+FOLLOWERS = [(program, optimizer) for program in ("traced", "vmap") for optimizer in OPTIMIZERS]
+MACHINE_CODE = [
+    pytest.param(program, optimizer, marks=pytest.mark.slow)
+    for program in ("compiled", "compiled_loop")
+    for optimizer in ("nesterov", "adam")
+]
 
 
-@pytest.mark.parametrize(("program", "optimizer"), [*[("vmap", optimizer) for optimizer in OPTIMIZERS], *MACHINE_CODE])
-def test_the_pack_follows_the_plain_loop(program: str, optimizer: str) -> None:
+@pytest.mark.parametrize(("program", "optimizer"), [*FOLLOWERS, *MACHINE_CODE])
+def test_every_graph_follows_the_plain_loop(program: str, optimizer: str) -> None:
     space = "search.space={learning_rate: {min: 1e-3, max: 1e-2, scale: log}}"
     # A bias before batch norm has no gradient but rounding, which layer-wise rules would blow up.
     for model in (Plain,) if optimizer in ("lars", "mclr") else (Plain, normalised):
@@ -81,10 +89,15 @@ def test_the_pack_follows_the_plain_loop(program: str, optimizer: str) -> None:
         torch.testing.assert_close(packed, looped, rtol=1e-9, atol=1e-9)
 
 
-def test_images_laid_out_pixel_by_pixel_follow_the_plain_loop() -> None:
-    bench = cell(images(), "algorithm.optimizer=adam", "search.space={learning_rate: 1e-3}")
-    laid_out, plain = curves(PROGRAMS["channels_last"](bench), 2, count=2), curves(Loop(bench), 2, count=2)
+@pytest.mark.parametrize("program", ["channels_last", "traced", COMPILED[1]])
+@pytest.mark.parametrize("optimizer", ["adam", "lars"])
+def test_images_laid_out_pixel_by_pixel_follow_the_plain_loop(program: str, optimizer: str) -> None:
+    bench = cell(images(), f"algorithm.optimizer={optimizer}", "search.space={learning_rate: 1e-3}")
+    laid_out, plain = curves(PROGRAMS[program](bench), 2, count=2), curves(Loop(bench), 2, count=2)
     torch.testing.assert_close(laid_out, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_a_model_without_images_is_not_laid_out_pixel_by_pixel() -> None:
     with pytest.raises(WorkloadError, match="no two-dimensional convolution"):
         PROGRAMS["channels_last"](cell())
 
@@ -127,7 +140,7 @@ def test_the_loop_is_what_a_user_would_write(optimizer: str) -> None:
         torch.testing.assert_close(advanced[0].state[f"{kind}/{name}"][0], value, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["loop", "vmap", COMPILED])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_stop_anywhere_changes_no_bit(name: str) -> None:
     program = PROGRAMS[name]
     bench = cell(None, "engine.dtype=float32")
@@ -144,7 +157,7 @@ def test_a_stop_anywhere_changes_no_bit(name: str) -> None:
     assert all(torch.equal(pack.state[name], value) for name, value in straight[0].state.items())
 
 
-@pytest.mark.parametrize("name", ["loop", "vmap", COMPILED])
+@pytest.mark.parametrize("name", EVERY)
 def test_training_leaves_the_state_that_it_was_given_alone(name: str) -> None:
     bench = cell(classification(normalised))
     pack = Pack.fresh(bench, trials_of(bench, 3))
@@ -184,7 +197,7 @@ def test_dropping_a_trial_leaves_the_others_alone() -> None:
         assert torch.equal(value, all_on[0].state[name][[0, 2]])
 
 
-@pytest.mark.parametrize("program", [Loop, Vmap])
+@pytest.mark.parametrize("program", [Loop, Alone, Vmap])
 def test_evaluation_is_the_mean_over_all_validation_examples(program: type[Program]) -> None:
     bench = cell()
     trial = trials_of(bench, 1)[0]
@@ -299,7 +312,7 @@ def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken_as_they_are()
     bench = cell()
     found = choose(bench, trials_of(bench, 10), Engine())
     assert found.timings[f"{found.program}-{found.pack_size}"] == min(found.timings.values())
-    assert {"loop-1", "vmap-4", "vmap-8", "vmap-10"} == set(found.timings)
+    assert {"loop-1", "traced-4", "vmap-4", "vmap-8", "vmap-10"} == set(found.timings)
     assert "CUDA" in found.reasons["captured"]
     assert "convolution" in found.reasons["channels_last"] and "must pay" in found.reasons["compiled"]
     assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)) == Choice("vmap", 3)
@@ -328,7 +341,7 @@ def test_what_the_compiler_cannot_do_is_said_in_words(monkeypatch: pytest.Monkey
 def test_machine_code_is_tried_where_it_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "WORTH_COMPILING_SECONDS", 0.0)
     found = choose(cell(), trials_of(cell(), 10), Engine())
-    assert any(name.startswith("compiled-") for name in found.timings)
+    assert {name.rpartition("-")[0] for name in found.timings} >= {"compiled", "compiled_loop"}
 
 
 def test_a_loss_that_is_already_a_mean_is_refused_with_what_to_write() -> None:

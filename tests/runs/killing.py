@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from batchscope.cli.main import main
+from batchscope.engine.alone import Alone
 from batchscope.engine.loop import Loop
 from batchscope.engine.vmap import Vmap
 from batchscope.executors import worker as workers
@@ -185,7 +186,7 @@ def install() -> None:
     ):
         _during(hooks, phase, owner, name)
     _heats(hooks)
-    for program in (Loop, Vmap):
+    for program in (Loop, Alone, Vmap):
         _before(hooks, "training", program, "train")
         _before(hooks, "evaluating", program, "evaluate")
     _disk(hooks)

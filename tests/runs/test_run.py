@@ -219,7 +219,7 @@ def test_a_trial_ends_at_the_look_that_reaches_its_last_goal(whole: Run) -> None
 
 def test_a_smaller_budget_ends_a_run_with_what_it_has(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        Counting(patch, stop_after=8)
+        Counting(patch, stop_after=16)
         with pytest.raises(Interrupted):
             do(tmp_path / "run", 'goals=["validation/error < 0.01"]')
     before = do(tmp_path / "run", 'goals=["validation/error < 0.01"]', "budget.steps=10").trials

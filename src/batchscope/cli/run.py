@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from batchscope.cli.options import DataDir
+from batchscope.executors import starting
 
 
 def run(
@@ -36,6 +37,8 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Run a study; on a folder that holds a part of it, run what is missing. Ctrl-C is safe."""
+    if workers != 0 and not dry_run:
+        starting.begin()  # before the imports that take this process as long
     from batchscope import runs
     from batchscope.cli.main import INTERRUPTED
     from batchscope.cli.progress import Display

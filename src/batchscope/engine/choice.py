@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from batchscope.engine.alone import Alone
 from batchscope.engine.graphs import captured_in_place, compiled_in_place
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
@@ -20,15 +21,20 @@ from batchscope.spec.trial import Trial
 PROGRAMS: dict[str, Callable[[Cell], Program]] = {
     "loop": Loop,
     "channels_last": partial(Loop, channels_last=True),
+    "traced": Alone,
+    "compiled_loop": partial(Alone, in_place=compiled_in_place),
     "vmap": Vmap,
     "compiled": partial(Vmap, in_place=compiled_in_place),
     "captured": partial(Vmap, in_place=captured_in_place),
 }
-"""The plain loop, the same with images pixel by pixel, a pack, a pack as machine code, a pack as a CUDA graph."""
+"""The plain loop, the same with images pixel by pixel; one trial after the other as a graph, or as machine code; a pack
+as one graph, as machine code, or as a CUDA graph."""
 
 ONE_BY_ONE = ("loop", "channels_last")
 PACK_SIZES = (4, 8, 16, 32)
 COMPILED_PACK = 8
+# Trials that are advanced alone, but share their batches.
+ALONE_PACK = 4
 
 # A candidate is timed over stretches of steps, for about so long; the quickest stretch counts, because whatever else
 # the machine does can only make one slower.
@@ -91,14 +97,24 @@ def choose(cell: Cell, trials: Sequence[Trial], engine: Engine) -> Choice:
             if found > HOPELESS * best > 0:
                 break
     if engine.program == "auto":
-        packs = {name: found for name, found in timings.items() if name.startswith("vmap-")}
-        _, size = _fastest(packs or timings)
-        work = USUAL_SHARE * cell.loaded.study.search.count * cell.timeline.last * min(timings.values()) / 1000
-        if work < WORTH_COMPILING_SECONDS:
-            reasons["compiled"] = f"not tried: about {work:.0f} s of work, and compiling must pay"
-        else:
-            _time(cell, trials[:size], "compiled", timings, reasons)
+        _try_compiling(cell, trials, timings, reasons)
     return Choice(*_fastest(timings), timings, reasons)
+
+
+def _try_compiling(cell: Cell, trials: Sequence[Trial], timings: dict[str, float], reasons: dict[str, str]) -> None:
+    """Time what must be compiled first, where there is work enough for it to pay, and packs only where they do."""
+    best = min(timings.values())
+    packs = {name: found for name, found in timings.items() if name.startswith("vmap-")}
+    work = USUAL_SHARE * cell.loaded.study.search.count * cell.timeline.last * best / 1000
+    if work < WORTH_COMPILING_SECONDS:
+        reasons["compiled"] = f"not tried: about {work:.0f} s of work, and compiling must pay"
+        reasons["compiled_loop"] = reasons["compiled"]
+        return
+    _time(cell, trials[:ALONE_PACK], "compiled_loop", timings, reasons)
+    if min(packs.values(), default=math.inf) > HOPELESS * best:
+        reasons["compiled"] = "not tried: one trial after the other is faster than a pack"
+    else:
+        _time(cell, trials[: _fastest(packs)[1]], "compiled", timings, reasons)
 
 
 def _fastest(timings: Mapping[str, float]) -> tuple[str, int]:
@@ -121,11 +137,12 @@ def _time(cell: Cell, trials: Sequence[Trial], name: str, timings: dict[str, flo
 
 def _candidates(engine: Engine, limit: int) -> dict[str, list[int]]:
     """Program to pack sizes, ascending."""
-    names = [*ONE_BY_ONE, "vmap", "captured"] if engine.program == "auto" else [engine.program]
+    names = [*ONE_BY_ONE, "traced", "vmap", "captured"] if engine.program == "auto" else [engine.program]
     if engine.pack_size != "auto":
         return {name: [engine.pack_size] for name in names}
     packs = sorted({size for size in PACK_SIZES if size < limit} | {min(limit, PACK_SIZES[-1])})
     sizes = {"vmap": packs, "captured": packs, "compiled": [min(limit, COMPILED_PACK)]}
+    sizes |= dict.fromkeys(("traced", "compiled_loop"), [min(limit, ALONE_PACK)])
     return {name: sizes.get(name, [1]) for name in names}
 
 

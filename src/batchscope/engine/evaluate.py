@@ -29,7 +29,7 @@ Accumulators = Mapping[str, Any]
 Forward = Callable[[State, Pair, Sequence[Accumulators]], dict[str, Tensor]]
 
 # Examples in a part. Most looks end in one of the first, so they are small.
-FIRST_PART, FIRST_PARTS = 32, 4
+FIRST_PART, FIRST_PARTS = 64, 2
 
 # On a CPU the activations of a pack should stay near the caches; a GPU wants to be filled.
 LATER_PART = {"cpu": 256}

@@ -105,7 +105,7 @@ class Loop(Program):
         return self._read(slots), total
 
     def _forward(self, inputs: Tree) -> Any:
-        return self._module(map_tree(_channels_last, inputs) if self._channels_last else inputs)
+        return self._module(map_tree(channels_last, inputs) if self._channels_last else inputs)
 
     def _load(self, state: State) -> nn.Module:
         with torch.no_grad():
@@ -134,7 +134,7 @@ def _by_probe(probes: State) -> list[list[Tensor]]:
     return [list(signs) for signs in zip(*(stacked.unbind() for stacked in probes.values()), strict=True)]
 
 
-def _channels_last(values: Tensor) -> Tensor:
+def channels_last(values: Tensor) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 

@@ -2,7 +2,7 @@
 
 The first n of N validation examples are a random sample without replacement. After each part of them a trial is out of
 reach if their mean is on the wrong side of the goal by more than ``STANDARD_ERRORS``. What that costs in certainty is
-less than one wrong rejection in 10^4 looks that were just beyond the goal (tests/engine/test_sequential.py); what it
+less than one wrong rejection in 10^3 looks that were just beyond the goal (tests/engine/test_sequential.py); what it
 saves is nearly every example of a trial that is far away. Nothing is estimated: a mean that is recorded is over all N.
 
 1. A metric that is 0 or 1 (an error, a hit) has k hits in the sample, and would need N p in all to be at the goal p.
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 from batchscope.spec.goal import Goal
 
-STANDARD_ERRORS = 4.5
+STANDARD_ERRORS = 3.9
 FEWEST = 256
 # Of any other metric: its variance and its skewness are estimates themselves.
-STANDARD_ERRORS_ESTIMATED = 5.0
+STANDARD_ERRORS_ESTIMATED = 4.3
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,19 @@ graph of tensor operations. Running that graph gives the same bits as running vm
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
-from torch.fx import GraphModule
+from torch.func import vmap
 
-from batchscope.engine.evaluate import Accumulators, is_average, per_example
-from batchscope.engine.graphs import Graph, captured_in_place, traced
+from batchscope.engine.evaluate import Accumulators
+from batchscope.engine.graphs import Graph
 from batchscope.engine.pack import State, slots_of
-from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_step
-from batchscope.engine.training import Cell, Settings, batch_loss
-from batchscope.errors import WorkloadError
-from batchscope.optim.fused import FusedUpdate, fused_update
-from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
-from batchscope.tensors import Pair, Tree, leaves, under_prefix
-
-InPlace = Callable[[GraphModule, tuple[Any, ...], Sequence[int]], Graph]
-Objective = Callable[[State], tuple[Tensor, tuple[Tensor, State]]]
+from batchscope.engine.traced import InPlace, Traced
+from batchscope.engine.training import Cell, Settings
+from batchscope.optim.fused import FusedUpdate
+from batchscope.tensors import Pair, under_prefix
 
 # How many times as large as needed a pack may be before whole steps of its own size are worth making.
 SPARE_IN_PLACE = 4.0
@@ -38,34 +31,15 @@ SMALLEST_IN_PLACE = 2
 SPARE = 1.5
 
 
-class Vmap(Program):
-    """All trials of a pack at once.
-
-    Where torch has one kernel for the rule's update, the graph ends with the gradients and each trial's numbers are
-    updated in place; else the update is part of the graph. As machine code, or a CUDA graph, the whole step is one.
-    """
+class Vmap(Traced):
+    """All trials of a pack at once."""
 
     def __init__(self, cell: Cell, *, in_place: InPlace | None = None) -> None:
-        """Build the module whose structure is called with stacked values.
-
-        Args:
-            cell: What is trained.
-            in_place: What makes one piece of a whole step, ``compiled_in_place`` or ``captured_in_place``; None runs
-                the graph operation by operation.
-
-        Raises:
-            WorkloadError: If a metric is no average over examples, which needs the loop, or the device is wrong.
-        """
-        super().__init__(cell)
-        for name, metric in cell.loaded.workload.metrics.items():
-            if not is_average(metric):
-                raise WorkloadError(f"the metric {name} is no average over examples, which a pack needs")
-        self._module = cell.loaded.module()
-        if in_place is captured_in_place and cell.loaded.device.type != "cuda":
-            raise WorkloadError("captured needs a CUDA device; write engine.program: vmap, or compiled")
-        self._in_place = in_place
-        self._update = None if in_place else fused_update(cell.rule, cell.loaded.device)
-        self._graphs: dict[tuple[object, ...], Graph] = {}
+        """Nothing is traced yet; arguments and errors are those of ``Traced``."""
+        super().__init__(cell, in_place=in_place)
+        self._gradients_of_each = of_each(self._gradients, 3, 3)
+        self._step_of_each = of_each(self._step, 4, 4)
+        self._measure_of_each = of_each(self._measure, 2, 2)
         self._sizes: set[int] = set()
         self._largest = 0
 
@@ -80,27 +54,26 @@ class Vmap(Program):
             state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         settled = fill(settings.hyper)
         steps = range(start, until)
-        clock = [[step + 1, cell.timeline.epoch(step)] for step in steps]
-        clocks = torch.tensor(clock, dtype=torch.float64).to(rates.device)
+        clocks = self._clocks(steps)
         parameters, buffers = under_prefix("parameter", state), under_prefix("buffer", state)
         one = {name: value[0] for name, value in parameters.items()}
         slots = slots_of(state, rule.slots)
         members = Members(update, parameters, slots, settings, rates[:, :count]) if update else None
         total = torch.zeros(rates.shape[1], dtype=torch.float64, device=rates.device)
-        self._module.train()
+        self._set_training(True)
         with torch.no_grad():
             for i, step in enumerate(steps):
                 inputs, targets = cell.batch(step)
                 hyper = {**settled, "learning_rate": rates[i]}
                 if members:
                     differentiated = (parameters, buffers, hyper, clocks[i], inputs, targets)
-                    graph = self._graph("gradients", self._gradients, (0, 0, 0, None, None, None), differentiated)
+                    graph = self._graph("gradients", self._gradients_of_each, differentiated)
                     seed_step(cell, step)
                     gradients, buffers, loss = graph(*differentiated)
                     members.update(i, step + 1, gradients)
                 else:
                     arguments = (parameters, buffers, slots, hyper, clocks[i], inputs, targets, cell.probes(step, one))
-                    graph = self._graph("train", self._step, (0, 0, 0, 0, None, None, None, None), arguments)
+                    graph = self._graph("train", self._step_of_each, arguments)
                     seed_step(cell, step)
                     if self._in_place:
                         (loss,) = graph(*arguments)
@@ -118,9 +91,9 @@ class Vmap(Program):
         state = fill(state)
         inputs, targets = examples
         arguments = (under_prefix("parameter", state), under_prefix("buffer", state), inputs, targets)
-        self._module.eval()
+        self._set_training(False)
         with torch.no_grad():
-            graph = self._graph("evaluate", self._measure, (0, 0, None, None), arguments, self.cell.loaded.graphs)
+            graph = self._graph("evaluate", self._measure_of_each, arguments, self.cell.loaded.graphs)
             found: State = graph(*arguments)
         return {name: values[:trials] for name, values in found.items()}
 
@@ -148,72 +121,10 @@ class Vmap(Program):
         where = torch.arange(size, device=self.cell.loaded.device).clamp_max(count - 1)
         return count, lambda values: {name: value.index_select(0, where) for name, value in values.items()}
 
-    def _loss(self, buffers: State, hyper: State, clock: Tensor, inputs: Tree, targets: Tree) -> Objective:
-        """The loss of one trial as a function of its parameters, with the loss and the new buffers beside it."""
 
-        def objective(parameters: State) -> tuple[Tensor, tuple[Tensor, State]]:
-            # Buffers that the module changes in place must belong to the transform that differentiates.
-            changed = {name: value.clone() for name, value in buffers.items()}
-            outputs = functional_call(self._module, (parameters, changed), (inputs,))
-            loss = batch_loss(self.cell, outputs, targets, hyper, clock[1])
-            return loss, (loss, changed)
-
-        return objective
-
-    def _gradients(
-        self, parameters: State, buffers: State, hyper: State, clock: Tensor, inputs: Tree, targets: Tree
-    ) -> tuple[State, State, Tensor]:
-        """Gradients, new buffers and loss of one trial."""
-        objective = self._loss(buffers, hyper, clock, inputs, targets)
-        gradients, (loss, buffers) = grad(objective, has_aux=True)(parameters)
-        return gradients, buffers, loss
-
-    def _step(
-        self,
-        parameters: State,
-        buffers: State,
-        slots: dict[str, State],
-        hyper: State,
-        clock: Tensor,
-        inputs: Tree,
-        targets: Tree,
-        probes: State,
-    ) -> tuple[State, State, dict[str, State], Tensor]:
-        """One step of one trial."""
-        rule = self.cell.rule
-        differentiate = grad(self._loss(buffers, hyper, clock, inputs, targets), has_aux=True)
-        diagonal: State = {}
-        if rule.needs_hessian_diagonal:
-            gradients, diagonal, (loss, buffers) = gradient_and_hessian_diagonal(differentiate, parameters, probes)
-        else:
-            gradients, (loss, buffers) = differentiate(parameters)
-        moved, kept = {}, {}
-        for name, value in parameters.items():
-            curvature = (diagonal[name],) if diagonal else ()
-            count = clock[0].to(value.dtype)
-            moved[name], kept[name] = rule.update(value, gradients[name], slots[name], count, hyper, *curvature)
-        return moved, buffers, kept, loss
-
-    def _measure(self, parameters: State, buffers: State, inputs: Tree, targets: Tree) -> dict[str, Tensor]:
-        outputs = functional_call(self._module, (parameters, buffers), (inputs,))
-        return per_example(self.cell.loaded.workload, outputs, targets)
-
-    def _graph(
-        self,
-        kind: str,
-        function: Graph,
-        in_dims: tuple[int | None, ...],
-        arguments: tuple[Any, ...],
-        graphs: dict[tuple[object, ...], Graph] | None = None,
-    ) -> Graph:
-        """The traced form of a vmapped function for arguments of these shapes."""
-        graphs = self._graphs if graphs is None else graphs
-        shapes = tuple(tuple(tensor.shape) for tensor in leaves(arguments))
-        if (kind, shapes) not in graphs:
-            graph = traced(vmap(function, in_dims=in_dims, randomness="same"), arguments)
-            whole = self._in_place if kind == "train" else None
-            graphs[kind, shapes] = whole(graph, arguments, (0, 1, 2)) if whole else graph
-        return graphs[kind, shapes]
+def of_each(function: Graph, own: int, shared: int) -> Graph:
+    """A function of one trial as one of a pack: the first arguments are each trial's own, the last are shared."""
+    return vmap(function, in_dims=(0,) * own + (None,) * shared, randomness="same")
 
 
 class Members:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import heapq
-import multiprocessing
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,10 +22,12 @@ from batchscope import workloads
 from batchscope.engine.choice import Choice
 from batchscope.engine.training import Loaded
 from batchscope.errors import BatchscopeError, ExecutionError
+from batchscope.executors import starting
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import Checkpoints, Result, Worker
 from batchscope.plan.race import Heat, Unit
 from batchscope.spec.study import Study
+from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
 
 # Deaths of a worker at one and the same task before the task is taken to be the cause.
@@ -70,10 +72,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Choosing:
-    """The task of measuring which program to take at a batch size."""
+    """The task of measuring which program to take at a batch size, on as many trials as a pack may hold."""
 
     batch_size: int
-    pack_limit: int
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,16 @@ class Processes:
 
     def __init__(self, setup: Setup, workers: int) -> None:
         """Start the workers; they import and load beside each other."""
-        self._context = multiprocessing.get_context("spawn")
+        self._context = starting.context()
         self._setup = setup
         self._desks = [_Desk(*self._start()) for _ in range(workers)]
         self._place: dict[tuple[Heat, int], _Desk] = {}
 
     def submit(self, task: Task) -> None:
-        """Queue a task at the worker that holds its group, else at the one with the least to do."""
+        """Queue a task at the worker that holds its group, else at the one with the fewest groups of its batch size.
+
+        The last batch size must keep all workers busy to its end.
+        """
         if isinstance(task, Forgetting):
             for desk in self._desks:
                 self._queue(desk, task)
@@ -166,8 +171,9 @@ class Processes:
             return
         group = task.unit.heat, task.unit.group
         if group not in self._place:
-            self._place[group] = min(self._desks, key=_Desk.load)
-            self._place[group].groups += 1
+            batch_size = task.unit.heat.batch_size
+            self._place[group] = min(self._desks, key=lambda desk: (desk.groups[batch_size], desk.load()))
+            self._place[group].groups[batch_size] += 1
         self._queue(self._place[group], task)
 
     def next(self) -> Done:
@@ -212,7 +218,7 @@ class Processes:
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._setup), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._setup, dict(os.environ)), daemon=True)
         process.start()
         theirs.close()
         return process, ours
@@ -250,10 +256,11 @@ class _Desk:
         self.process, self.pipe = process, pipe
         self.tasks = _Queue()
         self.current: Task | None = None
-        self.deaths = self.groups = 0
+        self.deaths = 0
+        self.groups: Counter[int] = Counter()  # by batch size
 
     def load(self) -> tuple[int, int]:
-        return len(self.tasks) + (self.current is not None), self.groups
+        return len(self.tasks) + (self.current is not None), self.groups.total()
 
 
 class _Queue:
@@ -289,7 +296,7 @@ def _urgency(task: Task) -> tuple[int, int, int]:
 def _do(worker: Worker, task: Task) -> Choice | Result | None:
     match task:
         case Choosing():
-            return worker.choose(task.batch_size, task.pack_limit)
+            return worker.choose(task.batch_size, task.trials)
         case Running():
             return worker.run(task.unit, task.choice)
         case Forgetting():
@@ -297,7 +304,7 @@ def _do(worker: Worker, task: Task) -> Choice | Result | None:
     return None
 
 
-def _serve(pipe: Connection, setup: Setup) -> None:
+def _serve(pipe: Connection, setup: Setup, environment: Mapping[str, str]) -> None:
     """A worker process: one task after the other until the driver stops it, or is gone.
 
     During a task the driver sends nothing but the word to stop, and its end of the pipe closes when it dies: whatever
@@ -305,6 +312,9 @@ def _serve(pipe: Connection, setup: Setup) -> None:
     worker that is killed while it holds it leaves locked for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and says what follows from it
+    if os.environ != environment:  # of the process that this one was forked from
+        os.environ.clear()
+        os.environ.update(environment)
     torch.set_num_threads(setup.threads)
     worker: Worker | None = None
     with suppress(EOFError, OSError):

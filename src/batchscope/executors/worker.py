@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from batchscope.engine.training import Cell, Loaded
 from batchscope.engine.watch import Watch
 from batchscope.plan.race import Heat, Leg, Unit
 from batchscope.plan.rungs import Grid
-from batchscope.plan.sampling import first_trials
+from batchscope.spec.trial import Trial
 from batchscope.store.files import Files
 from batchscope.store.states import States
 
@@ -112,9 +112,8 @@ class Worker:
         self._held: dict[tuple[Heat, int], _Held] = {}
         self._full: dict[int, frozenset[int]] = {}
 
-    def choose(self, batch_size: int, pack_limit: int) -> Choice:
-        """Measure which program is the fastest at a batch size."""
-        trials = first_trials(self._study.search, batch_size, self._study.seed, pack_limit)
+    def choose(self, batch_size: int, trials: Sequence[Trial]) -> Choice:
+        """Measure on some trials, as many as a pack may hold, which program is the fastest at a batch size."""
         with keeping_generators(self._loaded.device):
             return choose(Cell(self._loaded, batch_size), trials, self._study.engine)
 

@@ -15,6 +15,7 @@ from batchscope import workloads
 from batchscope.engine.choice import Choice
 from batchscope.engine.training import DTYPES
 from batchscope.errors import StoreError, StudyError
+from batchscope.executors import starting
 from batchscope.executors.local import (
     Choosing,
     Executor,
@@ -27,6 +28,7 @@ from batchscope.executors.local import (
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import FolderCheckpoints, Result
 from batchscope.plan.race import Heat, Race, Unit
+from batchscope.plan.sampling import first_trials
 from batchscope.runs import notes
 from batchscope.runs.choices import Recorded, check_pins, joined, replayed, written
 from batchscope.runs.demand import demand
@@ -72,6 +74,8 @@ class Driver:
             BatchscopeError: If the study cannot be run here.
         """
         self._study, self._folder, self._on_progress = study, folder, on_progress
+        if workload is None and workers != 0:
+            starting.begin()
         device = resolve_device(device)
         known = workload or workloads.load(study.workload, data_dir)
         check_goals(study, known)
@@ -192,7 +196,9 @@ class Driver:
             if batch_size in self._choices:
                 waiting += self._begin(executor, batch_size)
             else:
-                executor.submit(Choosing(batch_size, self._layout.fit.pack_limits[batch_size]))
+                limit = self._layout.fit.pack_limits[batch_size]
+                trials = first_trials(self._study.search, batch_size, self._study.seed, limit)
+                executor.submit(Choosing(batch_size, tuple(trials)))
                 waiting += 1
         self._tell()
         while waiting:

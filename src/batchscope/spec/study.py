@@ -130,7 +130,9 @@ class Evaluation(Frozen):
 class Engine(Frozen):
     """How trials are computed. ``auto`` is measured; a pinned value makes two runs comparable bit for bit."""
 
-    program: Literal["auto", "loop", "channels_last", "vmap", "compiled", "captured"] = "auto"
+    program: Literal["auto", "loop", "channels_last", "traced", "compiled_loop", "vmap", "compiled", "captured"] = (
+        "auto"
+    )
     pack_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
     dtype: Literal["float32", "float64"] = "float32"
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"

@@ -45,6 +45,11 @@ class Pair:
     replaces: frozenset[str]
     rows: pl.DataFrame = field(compare=False, repr=False)
 
+    @property
+    def files(self) -> tuple[str, str]:
+        """Both, in the run folder."""
+        return f"{TRIALS}/{self.name}", f"{MEASUREMENTS}/{self.measurements}"
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -175,12 +180,12 @@ class Segments:
                         damage[file] = Damage(file, batch_size, str(reason))
         replaced = {name for pair in pairs.values() for name in pair.replaces}
         live = {name: pair for name, pair in pairs.items() if name not in replaced}
-        known = set(live) | {pair.measurements for pair in live.values()} | {file.split("/")[1] for file in damage}
+        known = {file for pair in live.values() for file in pair.files} | set(damage)
         leftovers = [
             (folder, name)
             for folder in (TRIALS, MEASUREMENTS)
             for name in sorted(names[folder])
-            if (_NAME.fullmatch(name) and name not in known) or TEMPORARY.fullmatch(name)
+            if (_NAME.fullmatch(name) and f"{folder}/{name}" not in known) or TEMPORARY.fullmatch(name)
         ]
         return Snapshot(tuple(live.values()), tuple(damage.values()), tuple(leftovers))
 
