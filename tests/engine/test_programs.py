@@ -54,7 +54,7 @@ EVERY = ["loop", "traced", "vmap", *COMPILED]
 
 
 @pytest.mark.parametrize("program", EVERY)
-@pytest.mark.parametrize(("batch_size", "dtype"), [(1, "float32"), (8, "float32"), (8, "float64")])
+@pytest.mark.parametrize(("batch_size", "dtype"), [(1, "float32"), (8, "float32"), (8, "float64"), (8, "bfloat16")])
 def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> None:
     bench = cell(None, f"engine.dtype={dtype}", batch_size=batch_size)
     whole = curves(PROGRAMS[program](bench), 10)
@@ -138,6 +138,36 @@ def test_the_loop_is_what_a_user_would_write(optimizer: str) -> None:
     for name, value in model.state_dict().items():
         kind = "parameter" if name in dict(model.named_parameters()) else "buffer"
         torch.testing.assert_close(advanced[0].state[f"{kind}/{name}"][0], value, rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_is_autocast_with_parameters_in_float32() -> None:
+    bench = cell(None, "engine.dtype=bfloat16", "search.space={learning_rate: 0.05, momentum: 0.9}")
+    trial = trials_of(bench, 1)[0]
+    model = bench.loaded.module(trial.seed)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    for step in range(STEPS):
+        inputs, targets = bench.batch(step)
+        assert isinstance(inputs, Tensor) and isinstance(targets, Tensor) and inputs.dtype == torch.float32
+        seed_step(bench, step)
+        sgd.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(inputs)
+            loss = F.cross_entropy(outputs, targets)
+        assert outputs.dtype == torch.bfloat16
+        loss.backward()  # type: ignore[no-untyped-call]
+        sgd.step()
+    advanced = advance(Loop(bench), Pack.fresh(bench, [trial]), STEPS, ())
+    assert advanced is not None
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(advanced[0].state[f"parameter/{name}"][0], value.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("program", EVERY[1:])
+def test_every_graph_follows_the_plain_loop_in_bfloat16(program: str) -> None:
+    bench, space = "engine.dtype=bfloat16", "search.space={learning_rate: {min: 1e-3, max: 1e-2, scale: log}}"
+    found = curves(PROGRAMS[program](cell(None, bench, space)), 5)
+    torch.testing.assert_close(found, curves(Loop(cell(None, bench, space)), 1), rtol=0.03, atol=0.03)
+    assert not torch.equal(found, curves(PROGRAMS[program](cell(None, "engine.dtype=float32", space)), 5))
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 from dataclasses import replace
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from batchscope import workloads
 from batchscope.engine.training import in_random_order
 from batchscope.executors.shared import NAME, SharedData
 from batchscope.tensors import leaves
@@ -52,6 +54,22 @@ def test_what_is_no_plain_pair_of_tensors_stays_as_it_is() -> None:
     assert SharedData.of(neither, torch.float32, 3) is None
     as_dataset = replace(plain, train=TensorDataset(inputs, targets))
     assert isinstance(SharedData.of(as_dataset, torch.float32, 3).into(as_dataset).train, tuple)  # type: ignore[union-attr]
+
+
+def test_a_skeleton_is_the_workload_without_examples_where_it_can_be_sent() -> None:
+    digits = workloads.load("digits/mlp-32")
+    shared = SharedData.of(digits, torch.float32, 3)
+    assert shared is not None
+    bare = shared.skeleton(digits)
+    assert bare is not None
+    assert not bare.train and not bare.validation and bare.test is None
+    assert len(reduction.ForkingPickler.dumps(bare)) < 2000
+    assert shared.into(bare).fingerprint() == shared.into(digits).fingerprint()
+    assert shared.skeleton(replace(digits, loss=lambda outputs, targets: outputs)) is None
+    inputs, targets = digits.train  # type: ignore[misc]
+    own = replace(digits, validation=TensorDataset(inputs, targets, targets))
+    half = SharedData.of(own, torch.float32, 3)
+    assert half is not None and half.skeleton(own) is None
 
 
 def test_writing_into_the_data_changes_no_other_workers() -> None:

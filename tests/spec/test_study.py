@@ -75,7 +75,7 @@ engine: {dtype: float16}
         "goals[0]: cannot read the goal 'validation/error <= 0.1'",
         "goals[1]: cannot read the goal '3'",
         "budget: give exactly one of epochs, steps, examples; got epochs, steps",
-        "engine.dtype: must be float32 or float64, got 'float16'",
+        "engine.dtype: must be float32, float64 or bfloat16, got 'float16'",
     ):
         assert expected in text
     assert "Traceback" not in text and "pydantic" not in text

@@ -75,30 +75,39 @@ def balanced(options: Options) -> Option:
 
 def within_deadline(options: Options, limit: float) -> Verdict:
     """The cheapest option whose time is within ``limit`` seconds, else the fastest of all."""
-    chances = (options.times <= limit).mean(0)
     met = [(option.time.value or 0.0) <= limit for option in options.all]
     index = _least(options, _by_cost, met) if any(met) else _least(options, _by_time)
-    option, chance = options.all[index], float(chances[index])
-    shown = amounts.duration(limit)
-    if any(met):
-        why = f"the cheapest that takes at most {shown}, with a chance of {chance:.0%}"
-    else:
-        why = f"none takes at most {shown}; the nearest takes {amounts.duration(option.time.value)}"
-    return Verdict(limit, any(met), replace(option, why=why), chance, f"{option.place}: {why}")
+    found, shown = options.all[index].time.value, amounts.duration(limit)
+    return _verdict(
+        options,
+        index,
+        limit,
+        options.times,
+        met=f"the cheapest that takes at most {shown}" if any(met) else "",
+        missed=f"none takes at most {shown}; the nearest takes {amounts.duration(found)}",
+    )
 
 
 def within_budget(options: Options, limit: float) -> Verdict:
     """The fastest option whose cost is within ``limit``, else the cheapest of all."""
-    chances = (options.times * options.rates <= limit).mean(0)
     met = [(option.cost.value or 0.0) <= limit for option in options.all]
     index = _least(options, _by_time, met) if any(met) else _least(options, _by_cost)
-    option, chance = options.all[index], float(chances[index])
-    shown = amounts.number(limit)
-    if any(met):
-        why = f"the fastest that costs at most {shown}, with a chance of {chance:.0%}"
-    else:
-        why = f"none costs at most {shown}; the nearest costs {amounts.number(option.cost.value)}"
-    return Verdict(limit, any(met), replace(option, why=why), chance, f"{option.place}: {why}")
+    found, shown = options.all[index].cost.value, amounts.number(limit)
+    return _verdict(
+        options,
+        index,
+        limit,
+        options.times * options.rates,
+        met=f"the fastest that costs at most {shown}" if any(met) else "",
+        missed=f"none costs at most {shown}; the nearest costs {amounts.number(found)}",
+    )
+
+
+def _verdict(options: Options, index: int, limit: float, draws: Array, *, met: str, missed: str) -> Verdict:
+    """In words: ``met`` with its chance, or, where it is empty, ``missed``; ``draws`` (D, K) are what has the limit."""
+    option, chance = options.all[index], float((draws[:, index] <= limit).mean())
+    why = f"{met}, with a chance of {chance:.0%}" if met else missed
+    return Verdict(limit, bool(met), replace(option, why=why), chance, f"{option.place}: {why}")
 
 
 def _by_time(option: Option) -> tuple[float, float]:

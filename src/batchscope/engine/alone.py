@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from batchscope.engine.evaluate import Accumulators
+from batchscope.engine.graphs import Graph, tensors
 from batchscope.engine.loop import channels_last
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.randomness import seed_step
-from batchscope.engine.traced import Traced
-from batchscope.engine.training import Settings
+from batchscope.engine.traced import InPlace, Traced
+from batchscope.engine.training import Cell, Settings
 from batchscope.tensors import Pair, leaves, map_tree, under_prefix
 
 # Batches that are ready at once: beside a trial's numbers, they should not take the caches.
@@ -29,19 +30,27 @@ READY_BYTES = 8 << 20
 class Alone(Traced):
     """Every trial by itself: what it computes cannot depend on its pack, which only shares the batches."""
 
+    def __init__(self, cell: Cell, *, in_place: InPlace | None = None) -> None:
+        """Nothing is traced yet; arguments and errors are those of ``Traced``."""
+        super().__init__(cell, in_place=in_place)
+        self._pieces: dict[tuple[torch.Size, ...], Graph] = {}
+
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance the trials one after the other, some steps at a time."""
         # What follows happens in place, in memory that no one else has.
         state = {name: _by_pixel(value) for name, value in state.items()}
         rates, clocks = settings.learning_rates(start, until), self._clocks(range(start, until))
-        trials = [_Trial.of(state, self.cell.rule.slots, settings, rates, k) for k in range(rates.shape[1])]
+        trials = [_Trial.of(state, self.cell.rule.slots, settings, k) for k in range(rates.shape[1])]
         total = torch.zeros(rates.shape[1], dtype=torch.float64, device=rates.device)
+        advance = self._advance_in_one_piece if self._in_place else self._advance
         self._set_training(True)
         with torch.no_grad():
             for block in self._blocks(start, until):
                 for k, trial in enumerate(trials):
                     for step, batch in block:
-                        total[k] += self._advance(trial, step, trial.rates[step - start], clocks[step - start], batch)
+                        trial.rate.copy_(rates[step - start, k])
+                        trial.clock.copy_(clocks[step - start])
+                        total[k] += advance(trial, step, batch)
         return {name: value.contiguous() for name, value in state.items()}, total
 
     def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
@@ -57,31 +66,38 @@ class Alone(Traced):
                 rows.append(graph(*arguments))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def _advance(self, trial: _Trial, step: int, rate: Tensor, clock: Tensor, batch: Pair) -> Tensor:
+    def _advance(self, trial: _Trial, step: int, batch: Pair) -> Tensor:
         """One update; returns the loss."""
-        parameters, slots, hyper = trial.parameters, trial.slots, {**trial.hyper, "learning_rate": rate}
+        parameters, slots = trial.parameters, trial.slots
         if self._update is not None:
-            differentiated = (parameters, trial.buffers, hyper, clock, *batch)
+            differentiated = (parameters, trial.buffers, trial.hyper, trial.clock, *batch)
             graph = self._graph("gradients", self._gradients, differentiated)
             seed_step(self.cell, step)  # after tracing, which draws random numbers too
             gradients, buffers, loss = graph(*differentiated)
             kept = [[slots[name][slot] for name in parameters] for slot in self.cell.rule.slots]
-            numbers = {**trial.numbers, "learning_rate": float(rate)}
+            numbers = {**trial.numbers, "learning_rate": float(trial.rate)}
             self._update(list(parameters.values()), [gradients[name] for name in parameters], kept, step + 1, numbers)
             _overwrite(trial.buffers, buffers)
             return loss  # type: ignore[no-any-return]
-        probes = self.cell.probes(step, parameters)
-        arguments = (parameters, trial.buffers, slots, hyper, clock, *batch, probes)
+        arguments = (*trial.arguments, *batch, self.cell.probes(step, parameters))
         graph = self._graph("train", self._step, arguments)
         seed_step(self.cell, step)
-        if self._in_place:
-            (loss,) = graph(*arguments)
-            return loss  # type: ignore[no-any-return]
         moved, buffers, changed, loss = graph(*arguments)
         _overwrite(parameters, moved)
         _overwrite(trial.buffers, buffers)
         for name, own in slots.items():
             _overwrite(own, changed[name])
+        return loss  # type: ignore[no-any-return]
+
+    def _advance_in_one_piece(self, trial: _Trial, step: int, batch: Pair) -> Tensor:
+        """The same; a small step is so short that looking at every tensor each time would take as long."""
+        changing = (*batch, self.cell.probes(step, trial.parameters))
+        flat = tensors(changing)
+        shapes = tuple(tensor.shape for tensor in flat)
+        if shapes not in self._pieces:
+            self._pieces[shapes] = self._graph("train", self._step, (*trial.arguments, *changing))
+        seed_step(self.cell, step)
+        (loss,) = self._pieces[shapes](*trial.fixed, *flat)
         return loss  # type: ignore[no-any-return]
 
     def _blocks(self, start: int, until: int) -> Iterator[list[tuple[int, Pair]]]:
@@ -108,15 +124,31 @@ class _Trial:
     buffers: State
     slots: dict[str, State]
     hyper: State
-    rates: Tensor
+    clock: Tensor
 
     @classmethod
-    def of(cls, state: State, slots: Sequence[str], settings: Settings, rates: Tensor, k: int) -> _Trial:
-        """The ``k``-th of a pack; ``rates`` is (T, K)."""
+    def of(cls, state: State, slots: Sequence[str], settings: Settings, k: int) -> _Trial:
+        """The ``k``-th of a pack; learning rate and clock have no value yet."""
         own = {name: value[k] for name, value in state.items()}
         hyper = {name: value[k] for name, value in settings.hyper.items()}
-        parameters, buffers = under_prefix("parameter", own), under_prefix("buffer", own)
-        return cls(parameters, buffers, slots_of(own, slots), hyper, rates[:, k].contiguous())
+        hyper["learning_rate"] = torch.empty_like(hyper["learning_rate"])
+        clock = torch.empty(2, dtype=torch.float64, device=hyper["learning_rate"].device)
+        return cls(under_prefix("parameter", own), under_prefix("buffer", own), slots_of(own, slots), hyper, clock)
+
+    @property
+    def rate(self) -> Tensor:
+        """Of the step at hand."""
+        return self.hyper["learning_rate"]
+
+    @property
+    def arguments(self) -> tuple[State, State, dict[str, State], State, Tensor]:
+        """The first of a step."""
+        return self.parameters, self.buffers, self.slots, self.hyper, self.clock
+
+    @cached_property
+    def fixed(self) -> list[Tensor]:
+        """The tensors of ``arguments``, which stay the same, whatever their values."""
+        return tensors(self.arguments)
 
     @cached_property
     def numbers(self) -> dict[str, float]:

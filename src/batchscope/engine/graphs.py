@@ -40,13 +40,13 @@ def traced(function: Graph, arguments: tuple[Any, ...]) -> GraphModule:
 def _in_place(graph: GraphModule, structure: Any, replaced: Sequence[int]) -> Callable[..., list[Tensor]]:
     """A function of the leaves of a graph's arguments that overwrites some, and gives the leaves of other results."""
 
-    def in_place(*tensors: Tensor) -> list[Tensor]:
-        given = pytree.tree_unflatten(list(tensors), structure)
+    def in_place(*flat: Tensor) -> list[Tensor]:
+        given = pytree.tree_unflatten(list(flat), structure)
         results = graph(*given)
         for position in replaced:
-            for old, new in zip(_leaves(given[position]), _leaves(results[position]), strict=True):
+            for old, new in zip(tensors(given[position]), tensors(results[position]), strict=True):
                 old.copy_(new)
-        return [leaf for position, result in enumerate(results) if position not in replaced for leaf in _leaves(result)]
+        return [leaf for position, result in enumerate(results) if position not in replaced for leaf in tensors(result)]
 
     return in_place
 
@@ -62,7 +62,7 @@ def captured_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: 
     flat, structure = pytree.tree_flatten(arguments)
     run = _in_place(graph, structure, replaced)
     fixed = [leaf.clone() for leaf in flat]  # a CUDA graph reads and writes where it was captured
-    state = {id(leaf) for position in replaced for leaf in _leaves(arguments[position])}
+    state = {id(leaf) for position in replaced for leaf in tensors(arguments[position])}
     changed = [i for i, leaf in enumerate(flat) if id(leaf) in state]
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
@@ -74,11 +74,10 @@ def captured_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: 
     with torch.cuda.graph(machine):
         results = run(*fixed)
 
-    def replay(*given: Any) -> list[Tensor]:
-        tensors = _leaves(given)
-        torch._foreach_copy_(fixed, tensors)
+    def replay(*given: Tensor) -> list[Tensor]:
+        torch._foreach_copy_(fixed, list(given))
         machine.replay()
-        torch._foreach_copy_([tensors[i] for i in changed], [fixed[i] for i in changed])
+        torch._foreach_copy_([given[i] for i in changed], [fixed[i] for i in changed])
         return [result.clone() for result in results]
 
     return replay
@@ -95,7 +94,7 @@ def compiled_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: 
         replaced: Positions of the results, each of which overwrites the argument at the same position.
 
     Returns:
-        A function of the same arguments that gives the results that are not in ``replaced``.
+        A function of the ``tensors`` of the same arguments, which gives those of the results not in ``replaced``.
 
     Raises:
         WorkloadError: If there is no compiler here, or it cannot take this graph.
@@ -111,10 +110,11 @@ def compiled_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: 
     except Exception as error:  # it knows no common class for what it cannot do
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise WorkloadError(f"torch's compiler cannot take this step: {told[0]}; write engine.program: vmap") from error
-    return lambda *given: machine(*pytree.tree_leaves(given))
+    return machine  # type: ignore[no-any-return]
 
 
-def _leaves(tree: Any) -> list[Tensor]:
+def tensors(tree: Any) -> list[Tensor]:
+    """Those of nested arguments, in the order in which graphs in one piece take them."""
     return pytree.tree_leaves(tree)
 
 

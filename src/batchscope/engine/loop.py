@@ -58,7 +58,7 @@ class Loop(Program):
         """Evaluate the trials one after the other."""
         inputs, targets = examples
         rows = []
-        with torch.no_grad():
+        with torch.no_grad(), self.cell.loaded.precision():
             for k, own in enumerate(_each(state)):
                 self._load(own).eval()
                 outputs = self._forward(inputs)
@@ -81,7 +81,8 @@ class Loop(Program):
             clock = torch.tensor([step + 1, cell.timeline.epoch(step)], dtype=torch.float64, device=rates.device)
             inputs, targets = cell.batch(step)
             seed_step(cell, step)
-            loss = batch_loss(cell, self._forward(inputs), targets, hyper, clock[1])
+            with cell.loaded.precision():
+                loss = batch_loss(cell, self._forward(inputs), targets, hyper, clock[1])
             curved = rule.needs_hessian_diagonal
             gradients = torch.autograd.grad(
                 loss, list(named.values()), create_graph=curved, allow_unused=True, materialize_grads=True

@@ -68,8 +68,9 @@ class Traced(Program):
         def objective(parameters: State) -> tuple[Tensor, tuple[Tensor, State]]:
             # Buffers that the module changes in place must belong to the transform that differentiates.
             changed = {name: value.clone() for name, value in buffers.items()}
-            outputs = functional_call(self._module, (parameters, changed), (inputs,))
-            loss = batch_loss(self.cell, outputs, targets, hyper, clock[1])
+            with self.cell.loaded.precision():
+                outputs = functional_call(self._module, (parameters, changed), (inputs,))
+                loss = batch_loss(self.cell, outputs, targets, hyper, clock[1])
             return loss, (loss, changed)
 
         return objective
@@ -109,8 +110,9 @@ class Traced(Program):
         return moved, buffers, kept, loss
 
     def _measure(self, parameters: State, buffers: State, inputs: Tree, targets: Tree) -> dict[str, Tensor]:
-        outputs = functional_call(self._module, (parameters, buffers), (inputs,))
-        return per_example(self.cell.loaded.workload, outputs, targets)
+        with self.cell.loaded.precision():
+            outputs = functional_call(self._module, (parameters, buffers), (inputs,))
+            return per_example(self.cell.loaded.workload, outputs, targets)
 
     def _graph(
         self,

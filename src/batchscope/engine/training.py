@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +26,8 @@ from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload, as_tensors
 from batchscope.tensors import Pair, Tree, leaves, map_pair
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Of data, parameters and updates. The operations of the model are in bfloat16 where the study asks for it.
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 
 def in_random_order(examples: Pair, seed: int) -> Pair:
@@ -61,6 +63,13 @@ class Loaded:
         if replicate not in self._batches:
             self._batches[replicate] = Batches(self.workload, self.study.seed, replicate, self.dtype, self.device)
         return self._batches[replicate]
+
+    def precision(self) -> AbstractContextManager[object]:
+        """What the model and its loss are called under: autocast, where the study asks for bfloat16."""
+        if self.study.engine.dtype != "bfloat16":
+            return nullcontext()
+        # Without a cache of converted weights, which would outlive the transforms that graphs are traced under.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def module(self, seed: int = 0) -> nn.Module:
         """A fresh module whose initial values depend on ``seed`` only, whatever the device."""

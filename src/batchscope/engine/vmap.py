@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from batchscope.engine.evaluate import Accumulators
-from batchscope.engine.graphs import Graph
+from batchscope.engine.graphs import Graph, tensors
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.randomness import seed_step
 from batchscope.engine.traced import InPlace, Traced
@@ -76,7 +76,7 @@ class Vmap(Traced):
                     graph = self._graph("train", self._step_of_each, arguments)
                     seed_step(cell, step)
                     if self._in_place:
-                        (loss,) = graph(*arguments)
+                        (loss,) = graph(*tensors(arguments))
                     else:
                         parameters, buffers, slots, loss = graph(*arguments)
                 total += loss

@@ -83,6 +83,22 @@ class SharedData:
         """For a process that is being started: its own descriptor of the same file."""
         return _received, (reduction.DupFd(self._descriptor), self._outline)
 
+    def skeleton(self, workload: Workload) -> Workload | None:
+        """The workload without examples, for processes that map them; None if there are others, or it cannot be sent.
+
+        Args:
+            workload: What this data is of; not a user's file's, whose functions another process cannot find.
+        """
+        if self._outline.train is None or self._outline.validation is None:
+            return None
+        nothing: Any = []
+        bare = replace(workload, train=nothing, validation=nothing, test=None)
+        try:
+            reduction.ForkingPickler.dumps(bare)
+        except Exception:  # what it raises is up to the object
+            return None
+        return bare
+
     @property
     def bytes(self) -> int:
         """Of all tensors."""

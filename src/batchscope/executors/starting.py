@@ -18,21 +18,19 @@ from typing import Any
 PRELOADED = ["batchscope.executors.preloaded"]
 
 
-def begin() -> None:
-    """Start the process that workers are forked from, in the background, unless it runs already."""
-    if _forks():
-        forkserver.set_forkserver_preload(PRELOADED)
+def begin() -> bool:
+    """Start the process that workers are forked from, in the background, unless it runs; false where there is none."""
+    # Elsewhere there is no forking, or system libraries do not survive it.
+    if sys.platform != "linux":
+        return False
+    forkserver.set_forkserver_preload(PRELOADED)
+    try:
         forkserver.ensure_running()
+    except OSError:  # no place for its socket: a folder for temporary files that is full, or has too long a path
+        return False
+    return True
 
 
 def context() -> Any:
     """What starts workers: a context of ``multiprocessing``."""
-    if not _forks():
-        return multiprocessing.get_context("spawn")
-    begin()
-    return multiprocessing.get_context("forkserver")
-
-
-def _forks() -> bool:
-    # Elsewhere there is no forking, or system libraries do not survive it.
-    return sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if begin() else "spawn")

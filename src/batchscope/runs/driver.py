@@ -176,6 +176,9 @@ class Driver:
         checkpoints, layout = FolderCheckpoints(self._folder), self._layout
         shares, study = self._shares, self._study
         data = None if shares is None else SharedData.of(shares, DTYPES[study.engine.dtype], study.seed)
+        given = self._given
+        if shares is not None and data is not None and not workloads.is_file(study.workload):
+            given = data.skeleton(shares)
         self._shares = None
         setup = Setup(
             self._study,
@@ -184,7 +187,7 @@ class Driver:
             self._context,
             layout.threads,
             self._data_dir,
-            self._given,
+            given,
             data,
             layout.fit.held_bytes,
         )

@@ -128,13 +128,16 @@ class Evaluation(Frozen):
 
 
 class Engine(Frozen):
-    """How trials are computed. ``auto`` is measured; a pinned value makes two runs comparable bit for bit."""
+    """How trials are computed. ``auto`` is measured; a pinned value makes two runs comparable bit for bit.
+
+    With ``bfloat16`` the operations of the model are in it where they bear it; parameters and updates are in float32.
+    """
 
     program: Literal["auto", "loop", "channels_last", "traced", "compiled_loop", "vmap", "compiled", "captured"] = (
         "auto"
     )
     pack_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
 
 

@@ -11,7 +11,7 @@ from batchscope.spec.workload import Workload
 from batchscope.workloads.registry import WORKLOADS, find
 from batchscope.workloads.user_file import load_file
 
-__all__ = ["WORKLOADS", "Listed", "check_name", "load", "load_file", "names", "template"]
+__all__ = ["WORKLOADS", "Listed", "check_name", "is_file", "load", "load_file", "names", "template"]
 
 
 class Listed(NamedTuple):
@@ -30,7 +30,7 @@ def load(name: str, data_dir: str | Path | None = None) -> Workload:
     cache directory. A name that is neither is a ``WorkloadError`` that names the nearest; data that is not
     to be had is a ``DataError``.
     """
-    if _is_file(name):
+    if is_file(name):
         return load_file(name, data_dir)
     family, fields = find(name)
     return dataclasses.replace(family.build(fields, data_dir), name=name)
@@ -38,11 +38,12 @@ def load(name: str, data_dir: str | Path | None = None) -> Workload:
 
 def check_name(name: str) -> None:
     """Refuse what is neither a built-in name nor a file's function, before anything is loaded."""
-    if not _is_file(name):
+    if not is_file(name):
         find(name)
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Whether a name means a user's file, not a built-in workload."""
     return ".py:" in name or name.endswith(".py")
 
 

@@ -43,32 +43,35 @@ class Family:
 
 
 def _classification(splits: Splits, model: Callable[[], nn.Module]) -> Workload:
-    """Cross entropy to train, the share of wrong classes to judge (Sh19 appendix A.2)."""
+    """Cross entropy to train, the share of wrong classes to judge (Sh19 appendix A.2).
 
-    def error(logits: Tensor, labels: Tensor) -> Tensor:
-        return (logits.argmax(-1) != labels).to(torch.float32)
-
+    Model, loss and metric are such as another process can be sent.
+    """
     return Workload(
         model=model,
         loss=partial(F.cross_entropy, reduction="none"),
         train=splits.train,
         validation=splits.validation,
-        metrics={"error": error},
+        metrics={"error": _error},
         test=splits.test,
     )
+
+
+def _error(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(-1) != labels).to(torch.float32)
 
 
 def _fully_connected(splits: Splits, fields: Fields) -> Workload:
     hidden = tuple(int(units) for units in fields.get("hidden", "").split("-") if units)
     dropout = DROPOUT if fields.get("dropout") else 0.0
     shape = splits.train[0].shape[1:]
-    return _classification(splits, lambda: FullyConnected(shape, hidden, dropout=dropout))
+    return _classification(splits, partial(FullyConnected, shape, hidden, dropout=dropout))
 
 
 def _simple_cnn(splits: Splits, fields: Fields) -> Workload:
     dropout = DROPOUT if fields["dropout"] else 0.0
     size = next(size for size in SIZES if size == fields["size"])
-    return _classification(splits, lambda: SimpleCNN(size=size, dropout=dropout))
+    return _classification(splits, partial(SimpleCNN, size=size, dropout=dropout))
 
 
 _HIDDEN = r"(?P<hidden>[1-9]\d*(-[1-9]\d*)*)"

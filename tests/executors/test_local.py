@@ -1,0 +1,81 @@
+"""Worker processes: how they start, and which of them gets what."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from multiprocessing import forkserver
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import batchscope as bs
+from batchscope.engine.choice import Choice
+from batchscope.executors import starting
+from batchscope.executors.local import Processes, Running, _Desk
+from batchscope.plan.race import Heat, Leg, Unit
+
+WORKLOAD = """
+import os
+
+import torch
+
+import batchscope as bs
+
+
+def make():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(64, 3, generator=generator)
+    width = int(os.environ["WIDTH"])
+    model = lambda: torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Linear(width, 2))
+    loss = lambda outputs, targets: torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+    pair = (inputs, (inputs[:, 0] > 0.5).long())
+    return bs.Workload(model=model, loss=loss, train=pair, validation=pair)
+"""
+STUDY = """
+workload: {file}:make
+batch_sizes: [8]
+search: {{trials: 2, space: {{learning_rate: 0.1, momentum: 0.9}}}}
+goals: ["validation/loss < 0.01"]
+budget: {{steps: 4}}
+engine: {{program: loop, pack_size: 1}}
+"""
+
+
+def test_workers_have_the_environment_that_their_driver_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they are forked from was started with an older one."""
+    (tmp_path / "workload.py").write_text(WORKLOAD)
+    study = bs.Study.from_text(STUDY.format(file=tmp_path / "workload.py"))
+    for width in ("4", "5"):
+        monkeypatch.setenv("WIDTH", width)
+        run = bs.run(study, tmp_path / width, workers=2)
+        assert run.provenance["workers"] == 2 and set(run.trials["status"]) == {"complete"}
+
+
+def test_workers_start_where_there_is_no_place_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(forkserver, "ensure_running", refuse)
+    assert starting.context().get_start_method() == "spawn"
+
+
+def test_what_begins_the_imports_imports_little() -> None:
+    code = "import sys, batchscope.cli.run; assert not {'torch', 'polars', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_worker_gets_its_share_of_every_batch_size() -> None:
+    """Else the groups of the last batch size could all be one worker's, and the others would have nothing to do."""
+    executor = Processes.__new__(Processes)
+    executor._desks = [_Desk(None, SimpleNamespace(send=lambda task: None)) for _ in range(2)]  # type: ignore[arg-type]
+    executor._place = {}
+    for group, batch_size in [(0, 8), (0, 16), (1, 8), (0, 32), (1, 16), (1, 32), (0, 8), (1, 16)]:
+        unit = Unit(Heat(batch_size), group, (Leg(1, (0,)),), (1,), ())
+        executor.submit(Running(unit, Choice("loop", 1)))
+    for desk in executor._desks:
+        assert desk.groups == Counter({8: 1, 16: 1, 32: 1})
