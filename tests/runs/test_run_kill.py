@@ -76,6 +76,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path, kills: int) -
                 return
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the soak forks a process that has imported everything")
 def test_a_handful_of_kills_of_the_soak(tmp_path: Path) -> None:
     soak = Path(__file__).parents[2] / "benchmarks" / "soak.py"
