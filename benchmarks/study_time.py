@@ -15,9 +15,8 @@ The peer uses all cores in the arrangement that a pilot of a few hundred steps f
 that share a journal file, ``n_jobs`` threads, or one trial after the other. The pilot's time is not counted.
 
 Every contender runs in a fresh process. "Seconds" is its whole life, with the start of Python, imports and data, and
-our report. Examples
-trained on (example-gradients) are the work, without what our engine spends on timing its programs; evaluations are
-looks of one trial at the validation examples.
+our report. Examples trained on (example-gradients) are the work, without what our engine spends on timing its programs;
+evaluations are looks of one trial at the validation examples.
 
     python benchmarks/study_time.py [--data-dir DIR] [--batch-sizes 16,64,256,1024] [--trials 16] [--epochs-budget 10]
                                     [--peers pruner,nopruner | none] [--arrangement auto] [--repeat 1]

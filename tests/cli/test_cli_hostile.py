@@ -111,7 +111,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 KINDS = ("flip", "truncate", "empty", "remove", "duplicate", "swap", "rename", "foreign")
 
 
-@settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 10**6)), min_size=1, max_size=3))
 @example(
     [("flip", 29956), ("remove", 1), ("duplicate", 138)]

@@ -19,6 +19,7 @@ from batchscope.plan.race import Heat, Leg, Unit
 
 WORKLOAD = """
 import os
+from pathlib import Path
 
 import torch
 
@@ -26,10 +27,10 @@ import batchscope as bs
 
 
 def make():
+    assert os.environ["FLAVOUR"] == Path(__file__).with_name("flavour").read_text()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.rand(64, 3, generator=generator)
-    width = int(os.environ["WIDTH"])
-    model = lambda: torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Linear(width, 2))
+    model = lambda: torch.nn.Linear(3, 2)
     loss = lambda outputs, targets: torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
     pair = (inputs, (inputs[:, 0] > 0.5).long())
     return bs.Workload(model=model, loss=loss, train=pair, validation=pair)
@@ -50,9 +51,10 @@ def test_workers_have_the_environment_that_their_driver_has_now(
     """What they are forked from was started with an older one."""
     (tmp_path / "workload.py").write_text(WORKLOAD)
     study = bs.Study.from_text(STUDY.format(file=tmp_path / "workload.py"))
-    for width in ("4", "5"):
-        monkeypatch.setenv("WIDTH", width)
-        run = bs.run(study, tmp_path / width, workers=2)
+    for flavour in ("vanilla", "lemon"):
+        (tmp_path / "flavour").write_text(flavour)
+        monkeypatch.setenv("FLAVOUR", flavour)
+        run = bs.run(study, tmp_path / flavour, workers=2)
         assert run.provenance["workers"] == 2 and set(run.trials["status"]) == {"complete"}
 
 

@@ -136,6 +136,7 @@ def _by_probe(probes: State) -> list[list[Tensor]]:
 
 
 def channels_last(values: Tensor) -> Tensor:
+    """Images laid out pixel by pixel; anything else as it is."""
     return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
