@@ -98,7 +98,9 @@ class Algorithm(Frozen):
         self._check_batch_schedule(space)
 
     def _check_given_once(self, space: Mapping[str, Dimension]) -> None:
-        given = {"weight_decay", "label_smoothing"} & self.model_fields_set
+        # By value, not by what the file had: the resolved study, which writes every default out, says the same.
+        fields = type(self).model_fields
+        given = {name for name in fields if name in self.searchable and getattr(self, name) != fields[name].default}
         given |= set(self.learning_rate_schedule.parameters)
         for name in sorted(given & set(space)):
             raise StudyError(f"search.space.{name}: given under algorithm too; keep one of the two")

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from batchscope.schedules import LEARNING_RATE_SCHEDULES, SCALING_RULES
 from batchscope.schedules.scaling import ScalingRule as RuleName
+from batchscope.schedules.text import parse_learning_rate
+from batchscope.spec.rate_text import is_rate
 from batchscope.spec.space import Frozen
 
 Unit = Literal["steps", "epochs", "budget"]
@@ -27,6 +29,12 @@ def known(name: Any, names: Iterable[str], what: str) -> str:
     raise ValueError(f"no {what} is called {name!r}; {advice}")
 
 
+def _schedule_name(raw: Any) -> str:
+    if is_rate(raw):
+        parse_learning_rate(raw)  # says what is wrong with it
+    return known(raw, LEARNING_RATE_SCHEDULES, "schedule")
+
+
 def _by_name(raw: Any) -> Any:
     return {"name": raw} if isinstance(raw, str) else raw
 
@@ -40,7 +48,7 @@ class NamedSchedule(Frozen):
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, float | tuple[float, ...]] = Field(init=False)
 
-    name: Annotated[str, BeforeValidator(lambda raw: known(raw, LEARNING_RATE_SCHEDULES, "schedule"))]
+    name: Annotated[str, BeforeValidator(lambda raw: _schedule_name(raw))]
     unit: Unit = "steps"
 
     @property

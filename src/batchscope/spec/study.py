@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from batchscope.errors import StudyError
-from batchscope.spec import documents
+from batchscope.spec import documents, rate_text
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.faults import explain
 from batchscope.spec.goal import Goal
@@ -31,6 +31,7 @@ from batchscope.spec.space import Choice, Frozen, Range, Space
 
 SCHEMA = 1
 LARGEST_BATCH_SIZE = 2**24
+MOST_BATCH_SIZES = 1000
 MOST_TRIALS = 100_000
 
 # Bounds that no study comes near, and beyond which counting looks and steps would not end.
@@ -75,10 +76,12 @@ class Search(Frozen):
                     raise ValueError(f"space.{name}: a grid needs points: 9, say, or a list of values")
         if self.method == "grid" and self.count > MOST_TRIALS:
             raise ValueError(f"a grid may have {MOST_TRIALS:,} points, this one has {self.count:,}; give fewer values")
-        if self.method == "grid" and "trials" in self.model_fields_set and self.trials != self.count:
-            raise ValueError(
-                f"a grid runs each of its points, here {self.count}, got trials: {self.trials}; remove trials"
-            )
+        if self.method == "grid":
+            if "trials" in self.model_fields_set and self.trials != self.count:
+                raise ValueError(
+                    f"a grid runs each of its points, here {self.count}, got trials: {self.trials}; remove trials"
+                )
+            object.__setattr__(self, "trials", self.count)  # what is written must be true
         return self
 
     @property
@@ -160,15 +163,22 @@ class Span(Frozen):
         return [round(self.start * self.factor**i) for i in range(count)]
 
 
+def _not_too_many(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(sizes) > MOST_BATCH_SIZES:
+        raise ValueError(f"at most {MOST_BATCH_SIZES:,} batch sizes, got {len(sizes):,}; write a larger factor")
+    return sizes
+
+
 if TYPE_CHECKING:
     BatchSizes = tuple[int, ...]  # what the value is; below, what a file may hold
 else:
     _Size = Annotated[int, Field(ge=1, le=LARGEST_BATCH_SIZE)]
     BatchSizes = Annotated[
-        Annotated[Span, Tag("span")] | Annotated[tuple[_Size, ...], Field(min_length=1, max_length=1000), Tag("list")],
+        Annotated[Span, Tag("span")] | Annotated[tuple[_Size, ...], Field(min_length=1), Tag("list")],
         Discriminator(lambda raw: "span" if isinstance(raw, Mapping | Span) else "list"),
         BeforeValidator(lambda raw: [raw] if isinstance(raw, int) else raw),
         AfterValidator(lambda sizes: tuple(sorted(set(sizes.sizes() if isinstance(sizes, Span) else sizes)))),
+        AfterValidator(_not_too_many),
         PlainSerializer(list, return_type=list),
     ]
 
@@ -187,6 +197,11 @@ class Study(Frozen):
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_in_words(cls, document: Any) -> Any:
+        return rate_text.in_keys(document)
 
     @field_validator("goals")
     @classmethod
