@@ -51,8 +51,8 @@ def curve(
         | columns
     )
     known = np.array(sizes)[inside] * 1.0
-    found = regimes(known, values[inside], sample[:, inside] * np.exp(1e-6 * noise[:, inside]))
-    return Curve(GOAL, table, found, draws=sample)
+    found = regimes(known, values[inside], np.log(sample[:, inside]) + 1e-6 * noise[:, inside])
+    return Curve(GOAL, table, found, log_draws=np.log(sample))
 
 
 def probe(

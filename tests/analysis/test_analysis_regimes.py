@@ -12,7 +12,7 @@ SIZES: Array = np.exp2(np.arange(0, 14, 0.25))
 
 def of(steps: Array, noise: float = 0.01) -> Regimes:
     draws = steps * np.exp(noise * np.random.default_rng(0).standard_normal((300, len(steps))))
-    return regimes(SIZES, steps, draws)
+    return regimes(SIZES, steps, None if draws is None else np.log(draws))
 
 
 def test_the_two_asymptote_law_has_its_boundaries_in_closed_form() -> None:
@@ -33,7 +33,7 @@ def test_steps_against_batch_size_mirror_examples_against_its_inverse() -> None:
     steps = 60 * (1 + (100 / SIZES) ** 1.7) ** (1 / 1.7)
     mirrored = (steps * SIZES)[::-1]
     sizes = (SIZES[-1] / SIZES)[::-1]
-    straight, turned = regimes(SIZES, steps, steps[None]), regimes(sizes, mirrored, mirrored[None])
+    straight, turned = regimes(SIZES, steps, np.log(steps[None])), regimes(sizes, mirrored, np.log(mirrored[None]))
     assert straight.perfect_scaling_until.value and turned.maximum_useful_batch_size.value
     product = straight.perfect_scaling_until.value * turned.maximum_useful_batch_size.value
     assert product == pytest.approx(SIZES[-1], rel=1e-6)
@@ -66,13 +66,13 @@ def test_no_gain_anywhere_has_no_perfect_scaling() -> None:
 def test_a_range_that_starts_in_the_middle_does_not_show_perfect_scaling() -> None:
     inside = SIZES > 90
     steps = 60 * (1 + 100 / SIZES[inside])
-    assert regimes(SIZES[inside], steps, steps[None]).perfect_scaling_until.value is None
+    assert regimes(SIZES[inside], steps, np.log(steps[None])).perfect_scaling_until.value is None
 
 
 def test_a_range_that_ends_in_the_middle_does_not_show_the_maximum() -> None:
     inside = SIZES < 110
     steps = 60 * (1 + 100 / SIZES[inside])
-    found = regimes(SIZES[inside], steps, steps[None])
+    found = regimes(SIZES[inside], steps, np.log(steps[None]))
     assert found.maximum_useful_batch_size.value is None
     assert any("steps still fall" in note for note in found.notes)
 
@@ -87,6 +87,6 @@ def test_noise_widens_the_intervals() -> None:
 
 
 def test_two_batch_sizes_have_no_regimes() -> None:
-    found = regimes(SIZES[:2], np.array([10.0, 5.0]), np.array([[10.0, 5.0]]))
+    found = regimes(SIZES[:2], np.array([10.0, 5.0]), np.log([[10.0, 5.0]]))
     assert found.perfect_scaling_until.value is None
     assert "at least 3 batch sizes" in found.notes[0]

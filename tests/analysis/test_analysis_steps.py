@@ -10,7 +10,8 @@ from analysis.hand_made import Trial
 from analysis.hand_made import tables as by_hand
 from analysis.simulated_studies import GOAL as SIMULATED
 from analysis.simulated_studies import SURFACES, expected_minimum, tables
-from batchscope.analysis import Curve, steps_to_result
+from batchscope.analysis import Curve, compare, steps_to_result
+from batchscope.analysis.recommend import recommend
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
@@ -57,7 +58,7 @@ def test_the_fewest_steps_win_and_ties_go_to_the_lower_index() -> None:
     assert (unreached["steps"], unreached["low"], unreached["trial"], unreached["learning_rate"]) == (None,) * 4
     assert unreached["validated"] is False
     assert "no trial reached the goal at batch size 16" in curve.notes[0]
-    assert np.isnan(curve.draws[:, 1]).all()
+    assert np.isnan(curve.log_draws[:, 1]).all()
 
 
 def test_the_interval_is_no_narrower_than_the_gap_between_looks() -> None:
@@ -84,7 +85,7 @@ def test_intervals_hold_the_expected_minimum_and_the_regimes_come_in_their_order
     values = [end.value for end in ends if end.value is not None]
     assert len(values) == 3
     assert values == sorted(values)
-    assert curve.draws.shape == (1000, 11)
+    assert curve.log_draws.shape == (1000, 11)
 
 
 def test_the_same_tables_give_the_same_curve_whatever_their_order() -> None:
@@ -179,7 +180,21 @@ def test_confirmation_shows_the_median_over_seeds_and_draws_the_regimes_from_it(
     assert isinstance(low, float) and isinstance(high, float)
     assert 35 < low < 50 < high < 75
     assert curve.confirmed
-    np.testing.assert_allclose(np.median(curve.draws, axis=0), np.exp(np.mean(np.log(CONFIRMED))), rtol=0.03)
+    np.testing.assert_allclose(np.median(curve.log_draws, axis=0), np.mean(np.log(CONFIRMED)), atol=0.03)
+
+
+def test_two_seeds_far_apart_leave_wide_intervals_and_finite_answers() -> None:
+    # With two seeds the draws are Cauchy's: some lie so far out that no number holds their steps.
+    curve = steps_to_result(*confirmed_run(2, 98), GOAL)
+    logs = curve.log_draws
+    assert curve.confirmed and np.isfinite(logs).all() and np.abs(logs).max() > np.log(np.finfo(float).max)
+    low, high = row(curve)["confirmed_low"], row(curve)["confirmed_high"]
+    assert isinstance(low, float) and isinstance(high, float) and low < 1 < 1e4 < high
+    assert curve.regimes.law is not None
+    found = recommend(curve)
+    assert found.fastest.batch_size == 8 and found.fastest.time.value == row(curve)["confirmed_steps"]
+    ends = compare({"run": curve}).table.select("low", "high").to_numpy()
+    assert (ends[:, 0] <= 1).all() and (ends[:, 1] >= 1).all()
 
 
 def test_a_confirmation_that_missed_the_goal_is_told_and_not_used() -> None:

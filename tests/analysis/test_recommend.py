@@ -211,7 +211,7 @@ def test_confirmed_steps_count_where_every_point_was_confirmed() -> None:
         "confirmed_high": [1.6 * steps(size) for size in sizes],
     }
     partly = curve(sizes, **again)
-    confirmed = replace(partly, confirmed=True, draws=1.5 * partly.draws)
+    confirmed = replace(partly, confirmed=True, log_draws=np.log(1.5) + partly.log_draws)
     found = recommend(confirmed, probe())
     assert found.fastest.steps == Interval(1.5 * steps(64), 1.4 * steps(64), 1.6 * steps(64))
     assert found.fastest.time.low == pytest.approx(1.4 * steps(64) * seconds(64))

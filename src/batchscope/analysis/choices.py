@@ -45,7 +45,7 @@ def front(options: Options) -> tuple[Option, ...]:
 def fastest(options: Options, idealised: bool) -> Option:
     """The least time; among equals the cheapest."""
     index = _least(options, _by_time)
-    option, chance = options.all[index], _chance(options.times)[index]
+    option, chance = options.all[index], _chance(options.log_times)[index]
     time = f"{amounts.number(option.time.value)} steps" if idealised else amounts.duration(option.time.value)
     return replace(option, why=f"no option is faster than {time}; it is the fastest in {chance:.0%} of the draws")
 
@@ -53,7 +53,7 @@ def fastest(options: Options, idealised: bool) -> Option:
 def cheapest(options: Options, unit: str) -> Option:
     """The least cost; among equals the fastest."""
     index = _least(options, _by_cost)
-    option, chance = options.all[index], _chance(options.times * options.rates)[index]
+    option, chance = options.all[index], _chance(options.log_times + np.log(options.rates))[index]
     cost = f"{amounts.number(option.cost.value)}{'' if unit == 'money' else f' {unit}'}"
     return replace(option, why=f"no option costs less than {cost}; it is the cheapest in {chance:.0%} of the draws")
 
@@ -82,7 +82,7 @@ def within_deadline(options: Options, limit: float) -> Verdict:
         options,
         index,
         limit,
-        options.times,
+        options.log_times,
         met=f"the cheapest that takes at most {shown}" if any(met) else "",
         missed=f"none takes at most {shown}; the nearest takes {amounts.duration(found)}",
     )
@@ -97,15 +97,15 @@ def within_budget(options: Options, limit: float) -> Verdict:
         options,
         index,
         limit,
-        options.times * options.rates,
+        options.log_times + np.log(options.rates),
         met=f"the fastest that costs at most {shown}" if any(met) else "",
         missed=f"none costs at most {shown}; the nearest costs {amounts.number(found)}",
     )
 
 
-def _verdict(options: Options, index: int, limit: float, draws: Array, *, met: str, missed: str) -> Verdict:
-    """In words: ``met`` with its chance, or, where it is empty, ``missed``; ``draws`` (D, K) are what has the limit."""
-    option, chance = options.all[index], float((draws[:, index] <= limit).mean())
+def _verdict(options: Options, index: int, limit: float, log_draws: Array, *, met: str, missed: str) -> Verdict:
+    """In words: ``met`` with its chance, or, where it is empty, ``missed``; ``log_draws`` (D, K): what is limited."""
+    option, chance = options.all[index], float((log_draws[:, index] <= np.log(limit)).mean())
     why = f"{met}, with a chance of {chance:.0%}" if met else missed
     return Verdict(limit, bool(met), replace(option, why=why), chance, f"{option.place}: {why}")
 
@@ -126,9 +126,9 @@ def _least(
     return min(kept, key=lambda pair: (*order(pair[1]), pair[1].devices, pair[1].batch_size))[0]
 
 
-def _chance(draws: Array) -> Array:
-    """In which share of the draws (D, K) each option has the least; equals share it."""
-    least = draws == draws.min(1, keepdims=True)
+def _chance(log_draws: Array) -> Array:
+    """In which share of the draws (D, K) each option has the least; equals, but for rounding, share it."""
+    least = log_draws <= log_draws.min(1, keepdims=True) + 1e-9
     return np.asarray((least / least.sum(1, keepdims=True)).mean(0))
 
 

@@ -38,6 +38,15 @@ class Interval:
         high = float(np.quantile(draws, (1 + level) / 2, method="higher"))
         return cls(_finite(value), _finite(min(low, value)), _finite(max(high, value)), level)
 
+    @classmethod
+    def from_log_draws(cls, value: float, log_draws: NDArray[np.float64], level: float = 0.9) -> Interval:
+        """The same of draws (D,) that are given by their logarithms; one too large for a number counts as infinite.
+
+        A logarithm of minus infinity says "below" too.
+        """
+        with np.errstate(over="ignore"):
+            return cls.from_draws(value, np.where(np.isneginf(log_draws), -np.inf, np.exp(log_draws)), level)
+
     def to_dict(self) -> dict[str, float | None]:
         """``{"value", "low", "high"}``, ready for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}

@@ -84,7 +84,7 @@ class Fit:
 def fit(
     batch_sizes: Array,
     steps: Array,
-    draws: Array | None = None,
+    log_draws: Array | None = None,
     *,
     sharpness: float | None = 1.0,
     level: float = 0.9,
@@ -94,7 +94,7 @@ def fit(
     Args:
         batch_sizes: (M,) ascending; at least one more than the law has parameters.
         steps: (M,) steps to result.
-        draws: (D, M) draws of steps to result. Each is fitted too, and the intervals are those of these fits.
+        log_draws: (D, M) draws of log steps to result. Each is fitted too, and the intervals are those of these fits.
             Without draws the scatter about the law stands for them.
         sharpness: Held at this value; ``None`` fits it.
         level: Of the intervals.
@@ -107,18 +107,18 @@ def fit(
     powers = _SHARPNESS if sharpness is None else np.array([sharpness])
     best, fitted = _nearest(y[None], x, powers)
     residual = y - fitted[0]
-    curves = y + scatter(residual, parameters) if draws is None else np.log(draws)
+    curves = y + scatter(residual, parameters) if log_draws is None else log_draws
     # Row 0 is the curve itself. What is found at the end of its range is only known to be there or beyond.
     critical, power, height = np.vstack([best, _nearest(curves, x, powers)[0]]).T
     below, beyond = critical <= x[0], critical >= x[-1]
     seen = np.where(below, -np.inf, np.where(beyond, np.inf, np.exp(critical)))
-    fewest = np.where(beyond, -np.inf, np.exp(height))
+    fewest = np.where(beyond, -np.inf, height)
     sharp = np.where(power == powers[-1], np.inf, np.where(power == powers[0], -np.inf, power))
     measured = float(batch_sizes[0]), float(batch_sizes[-1])
     return Fit(
         Law(float(np.exp(height[0])), float(np.exp(critical[0])), float(power[0]), measured),
         Interval.from_draws(float(seen[0]), seen[1:], level),
-        Interval.from_draws(float(fewest[0]), fewest[1:], level),
+        Interval.from_log_draws(-np.inf if beyond[0] else float(np.exp(height[0])), fewest[1:], level),
         Interval(sharpness, sharpness, sharpness, level)
         if sharpness is not None
         else Interval.from_draws(float(sharp[0]), sharp[1:], level),
@@ -134,15 +134,15 @@ def scatter(residual: Array, parameters: int, draws: int = 1000) -> Array:
     return np.asarray(np.sqrt(spread) * generator.standard_normal((draws, len(residual))))
 
 
-def predict(batch_sizes: Array, draws: Array, at: Array, *, sharpness: float | None = 1.0) -> Array:
-    """Draws of steps (D, len(at)) by the laws fitted to each of ``draws`` (D, M): also beyond ``batch_sizes`` (M,).
+def predict(batch_sizes: Array, log_draws: Array, at: Array, *, sharpness: float | None = 1.0) -> Array:
+    """Draws of log steps (D, len(at)) by the laws fitted to each of ``log_draws`` (D, M), also beyond ``batch_sizes``.
 
     ``sharpness`` is as in ``fit``. What lies beyond the measured batch sizes is an extrapolation: say so.
     """
     _require(batch_sizes, 2 if sharpness is not None else 3)
     powers = _SHARPNESS if sharpness is None else np.array([sharpness])
-    critical, power, height = _nearest(np.log(draws), np.log(batch_sizes), powers)[0].T[:, :, None]
-    return np.asarray(np.exp(height + np.logaddexp(0.0, -power * (np.log(at) - critical)) / power))
+    critical, power, height = _nearest(log_draws, np.log(batch_sizes), powers)[0].T[:, :, None]
+    return np.asarray(height + np.logaddexp(0.0, -power * (np.log(at) - critical)) / power)
 
 
 def evidence(batch_sizes: Array, steps: Array, deviation: Array | None = None) -> pl.DataFrame:

@@ -75,10 +75,10 @@ class Option:
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """K options, draws (D, K) of their times, what a unit of time costs (K,), and what was left out and why."""
+    """K options, draws (D, K) of their log times, what a unit of time costs (K,), and what was left out and why."""
 
     all: tuple[Option, ...]
-    times: Array
+    log_times: Array
     rates: Array
     left_out: tuple[tuple[int, int, str], ...] = ()
 
@@ -106,7 +106,7 @@ def idealised(found: Sequence[Point], optimizer: str, schedule: str) -> Options:
         )
         for point in found
     ]
-    times = np.column_stack([point.draws for point in found])
+    times = np.column_stack([point.log_draws for point in found])
     return Options(tuple(options), times, np.array([float(point.batch_size) for point in found]))
 
 
@@ -136,8 +136,8 @@ def on_devices(
                 left_out.append((point.batch_size, count, str(refusal)))
                 continue
             exchange = link.all_reduce(probe.gradient_bytes, count)
-            each = step.seconds * noise.of(share, step, len(point.draws)) + exchange
-            draws = point.draws * each
+            each = step.seconds * noise.of(share, step, len(point.log_draws)) + exchange
+            draws = point.log_draws + np.log(each)
             seconds = step.seconds + exchange
             time = _time(point.steps, seconds, draws)
             rate = count * device_second
@@ -182,10 +182,10 @@ class _StepNoise:
         return self._known[share]
 
 
-def _time(steps: Interval, seconds: float, draws: Array) -> Interval:
-    """The interval of the draws, no narrower than that of the steps alone."""
+def _time(steps: Interval, seconds: float, log_draws: Array) -> Interval:
+    """The interval of the draws of log time, no narrower than that of the steps alone."""
     own = scaled(steps, seconds)
-    found = Interval.from_draws(own.value or 0.0, draws, steps.level)
+    found = Interval.from_log_draws(own.value or 0.0, log_draws, steps.level)
     low = None if own.low is None or found.low is None else min(own.low, found.low)
     high = None if own.high is None or found.high is None else max(own.high, found.high)
     return Interval(own.value, low, high, steps.level)

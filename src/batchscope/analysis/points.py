@@ -25,11 +25,11 @@ _CENTRAL_90 = 1.645
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One batch size: its steps as an interval and as draws (D,), and what is known of its winner."""
+    """One batch size: its steps as an interval and as draws (D,) of their logarithm, and what its winner was."""
 
     batch_size: int
     steps: Interval
-    draws: Array
+    log_draws: Array
     hyperparameters: Mapping[str, Value]
     remarks: tuple[str, ...] = ()
     extrapolated: bool = False
@@ -95,15 +95,15 @@ def _by_law(curve: Curve, size: int, samples: Array, sizes: list[int]) -> Point:
     law = fitted.law
     inside = ~np.isnan(samples).any(0)
     known = np.array(sizes)[inside] * 1.0
-    draws = laws.predict(known, samples[:, inside], np.array([size * 1.0]), sharpness=_sharpness(law))[:, 0]
-    steps = Interval.from_draws(law.steps(size, extrapolate=True), draws, curve.level)
+    log_draws = laws.predict(known, samples[:, inside], np.array([size * 1.0]), sharpness=_sharpness(law))[:, 0]
+    steps = Interval.from_log_draws(law.steps(size, extrapolate=True), log_draws, curve.level)
     smallest, largest = law.measured
     side = "beyond" if not smallest <= size <= largest else "between"
     remark = (
         f"extrapolated: nothing was trained at batch size {size:,}, {side} the measured {smallest:,.0f} to "
         f"{largest:,.0f}; its steps are what the fitted law says, and nothing is known of its hyperparameters"
     )
-    return Point(size, steps, draws, {}, (remark,), True)
+    return Point(size, steps, log_draws, {}, (remark,), True)
 
 
 def _sharpness(law: laws.Law) -> float | None:
@@ -111,16 +111,16 @@ def _sharpness(law: laws.Law) -> float | None:
 
 
 def _draws(curve: Curve, sizes: list[int]) -> Array:
-    """Draws (D, M) of steps; NaN where the goal was not reached. A curve without draws has its intervals for them."""
-    if curve.draws.shape[1:] == (len(sizes),) and len(curve.draws):
-        return curve.draws
+    """Draws (D, M) of log steps; NaN where the goal was not reached. A curve without any has its intervals for them."""
+    if curve.log_draws.shape[1:] == (len(sizes),) and len(curve.log_draws):
+        return curve.log_draws
     generator = numpy_generator("steps of a curve without draws")
     columns = []
     for row in curve.table.iter_rows(named=True):
         value = row["confirmed_steps" if curve.confirmed else "steps"]
         spread = np.log(row["high"] / row["low"]) / (2 * _CENTRAL_90) if row["low"] and row["high"] else 0.0
-        error = np.exp(spread * generator.standard_normal(DRAWS))
-        columns.append(np.full(DRAWS, np.nan) if value is None else value * error)
+        error = spread * generator.standard_normal(DRAWS)
+        columns.append(np.full(DRAWS, np.nan) if value is None else np.log(value) + error)
     return np.column_stack(columns)
 
 

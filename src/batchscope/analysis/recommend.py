@@ -153,7 +153,7 @@ def recommend(
     if budget is not None and price is None:
         raise AnalysisError("a budget is money, and that needs a price: give --price PER_DEVICE_HOUR too")
     best = front(options)
-    lines = scaling(options) if probe is not None else scaling(Options((), options.times, options.rates))
+    lines = scaling(options) if probe is not None else scaling(Options((), options.log_times, options.rates))
     return Recommendation(
         goal=curve.goal,
         options=table(options.all, best),

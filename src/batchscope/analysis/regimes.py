@@ -48,7 +48,7 @@ class Regimes:
 def regimes(
     batch_sizes: Array,
     steps: Array,
-    draws: Array | None = None,
+    log_draws: Array | None = None,
     *,
     tolerance: float = TOLERANCE,
     level: float = 0.9,
@@ -58,7 +58,7 @@ def regimes(
     Args:
         batch_sizes: (M,) ascending, those that reached the goal.
         steps: (M,) steps to result.
-        draws: (D, M) joint draws of steps to result, from which the intervals come. Without draws, the
+        log_draws: (D, M) joint draws of log steps to result, from which the intervals come. Without draws, the
             scatter about the better of the two laws stands for them.
         tolerance: The factor in examples, and in steps, that still counts as the best.
         level: Of the intervals.
@@ -71,7 +71,7 @@ def regimes(
         note = f"regimes need at least 3 batch sizes that reached the goal, got {len(batch_sizes)}"
         return Regimes(unknown, unknown, unknown, tolerance, None, (note,))
     x, observed = np.log(batch_sizes), np.log(steps)
-    sampled = np.log(draws) if draws is not None else _scattered(batch_sizes, steps)
+    sampled = log_draws if log_draws is not None else _scattered(batch_sizes, steps)
     # Half the width of the central 68%: a few draws far out, where the upper end is open, must not decide the weights.
     deviation = np.diff(np.quantile(sampled, [0.16, 0.84], axis=0), axis=0)[0] / 2 + 0.01
     curves = three_regimes(x, np.vstack([observed, sampled]), deviation)
@@ -80,11 +80,11 @@ def regimes(
     # Within an octave of the end of the range the asymptote itself was not seen.
     first[first < x[0] + np.log(2)] = -np.inf
     last[last > x[-1] - np.log(2)] = np.inf
-    smooth = np.exp(curves)
-    plain = laws.fit(batch_sizes, smooth[0], smooth[1:], level=level)
-    sharper = _is_sharper(batch_sizes, steps, None if draws is None else deviation)
-    chosen = laws.fit(batch_sizes, smooth[0], smooth[1:], sharpness=None, level=level) if sharper else plain
-    ends = [Interval.from_draws(float(edge[0]), edge[1:], level) for edge in map(_exp, (first, last))]
+    smooth = np.exp(curves[0])
+    plain = laws.fit(batch_sizes, smooth, curves[1:], level=level)
+    sharper = _is_sharper(batch_sizes, steps, None if log_draws is None else deviation)
+    chosen = laws.fit(batch_sizes, smooth, curves[1:], sharpness=None, level=level) if sharper else plain
+    ends = [Interval.from_log_draws(_exp(edge[0]), edge[1:], level) for edge in (first, last)]
     notes = _notes(batch_sizes, float(first[0]), plain, float(last[0]))
     return Regimes(ends[0], plain.critical_batch_size, ends[1], tolerance, chosen, notes)
 
@@ -131,8 +131,8 @@ def _is_sharper(batch_sizes: Array, steps: Array, deviation: Array | None = None
     return bool(laws.evidence(batch_sizes, steps, deviation).get_column("chosen")[1])
 
 
-def _exp(edge: Array) -> Array:
-    return np.where(np.isneginf(edge), -np.inf, np.exp(edge))
+def _exp(edge: float) -> float:
+    return -np.inf if np.isneginf(edge) else float(np.exp(edge))
 
 
 def _notes(batch_sizes: Array, first: float, law: laws.Fit, last: float) -> tuple[str, ...]:

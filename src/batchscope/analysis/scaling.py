@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from batchscope.analysis.audit import central
 from batchscope.analysis.budgets import Better
+from batchscope.analysis.interval import Interval
 from batchscope.analysis.outcomes import Table, require_every_look, require_full_training, require_metric
 from batchscope.analysis.steps import Curve, steps_to_result
 from batchscope.errors import AnalysisError
@@ -163,6 +163,7 @@ def compare(curves: Mapping[str, Curve], reference: int | None = None) -> Normal
             if row["steps"] is None:
                 continue
             relative = row[quantity] / unit
-            low, high = central(curve.draws[:, column] / curve.draws[:, here], curve.level)
-            rows.append((run, row["batch_size"], row[quantity], relative, min(low, relative), max(high, relative)))
+            ratio = curve.log_draws[:, column] - curve.log_draws[:, here]
+            found = Interval.from_log_draws(relative, ratio, curve.level)
+            rows.append((run, row["batch_size"], row[quantity], relative, found.low, found.high))
     return NormalisedCurves(at, pl.DataFrame(rows, schema=_RELATIVE, orient="row"))

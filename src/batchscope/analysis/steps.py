@@ -13,6 +13,7 @@ import polars as pl
 
 from batchscope.analysis import tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central, trials_needed
+from batchscope.analysis.interval import Interval
 from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
 from batchscope.seeds import numpy_generator
@@ -66,8 +67,9 @@ class Curve:
     * ``confirmations``, ``confirmed_steps``, ``confirmed_low``, ``confirmed_high``: the winner run again with new
       seeds: how often, the median, and its interval.
 
-    ``draws`` (D, M) are the joint draws from which ``regimes`` has its intervals: of the confirmed steps where every
-    point was ``confirmed``, else of S(B); NaN where the goal was not reached.
+    ``log_draws`` (D, M) are the joint draws from which ``regimes`` has its intervals, as logarithms: of the confirmed
+    steps where every point was ``confirmed``, else of S(B); NaN where the goal was not reached. What two seeds say has
+    draws so far out that steps themselves would be infinite.
 
     ``approximate`` says why the curve is not exact, where trials were pruned: a pruned trial might have won, so
     ``steps`` is an upper bound; and the intervals take it as one that was merely not watched for longer, though it was
@@ -80,7 +82,7 @@ class Curve:
     level: float = 0.9
     confirmed: bool = False
     notes: tuple[str, ...] = ()
-    draws: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    log_draws: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
     approximate: str | None = None
 
 
@@ -155,7 +157,7 @@ def _space_at(space: Space | Mapping[int, Space] | None, batch_size: int) -> Spa
 
 @dataclass(frozen=True)
 class _Point:
-    """A row of the table, with draws (D,) of S(B) and of the winner's median steps over seeds."""
+    """A row of the table, with draws (D,) of log S(B) and of the logarithm of the winner's median steps over seeds."""
 
     row: dict[str, object]
     sample: Array
@@ -194,7 +196,7 @@ class _Point:
             row["trials_needed"] = needed = trials_needed(fitted, generator, level)
             remedy = f"about {needed} would do" if needed else "more of them alone would hardly help: change the space"
             row["verdict"] = f"too few trials: steps are known within a factor of {high / low:.1f}; {remedy}"
-        return cls(row, sample, _confirm(row, _again(found, best, names), level, draws, generator))
+        return cls(row, np.log(sample), _confirm(row, _again(found, best, names), level, draws, generator))
 
 
 def _again(found: Outcomes, best: Mapping[str, object], names: list[str]) -> pl.DataFrame:
@@ -206,7 +208,7 @@ def _again(found: Outcomes, best: Mapping[str, object], names: list[str]) -> pl.
 def _confirm(
     row: dict[str, object], again: pl.DataFrame, level: float, draws: int, generator: np.random.Generator
 ) -> Array | None:
-    """Enter the confirmation into the row; draws of the median if all of at least 2 runs reached the goal.
+    """Enter the confirmation into the row; draws of the log median if all of at least 2 runs reached the goal.
 
     Log steps are taken as normal over seeds, with the gap between two looks as a further error.
     """
@@ -225,9 +227,9 @@ def _confirm(
     logs = np.log(steps)
     gap = logs - np.log(np.maximum(again.get_column("before").to_numpy(), 1))
     error = np.sqrt((logs.var(ddof=1) + (gap**2).mean() / 12) / count)
-    sample = np.exp(logs.mean() + error * generator.standard_t(count - 1, size=draws))
-    low, high = central(sample, level)
-    row |= {"confirmed_low": min(low, median), "confirmed_high": max(high, median)}
+    sample = logs.mean() + error * generator.standard_t(count - 1, size=draws)
+    found = Interval.from_log_draws(median, sample, level)
+    row |= {"confirmed_low": found.low, "confirmed_high": found.high}
     return np.asarray(sample)
 
 
