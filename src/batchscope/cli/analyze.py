@@ -44,7 +44,7 @@ def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: b
     """The same for a folder of runs. A run that refuses is named on standard error, and the others go on."""
     import json
 
-    from batchscope.cli.show import console, overview, print_curve, print_runs, print_warnings, printable
+    from batchscope.cli.show import console, overview, print_curve, print_runs, print_warnings, printable, say
     from batchscope.errors import AnalysisError, BatchscopeError
     from batchscope.runs import ask_each, comparison
     from batchscope.spec.goal import Goal
@@ -61,7 +61,7 @@ def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: b
     documents: dict[str, str] = {}
     for name, answer in ask_each(folder, question):
         if isinstance(answer, BatchscopeError):
-            console(stderr=True).print(f"{printable(name)} has no answer: {printable(str(answer))}")
+            say(f"{name} has no answer: {answer}", stderr=True)
             documents[name] = json.dumps({"refused": str(answer)})
             continue
         run, curves[name], documents[name] = answer

@@ -27,6 +27,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the trials and measurements of a run; batchscope import reads each of the formats again."""
+    from batchscope.cli.show import say
     from batchscope.store import Store, find_runs
     from batchscope.store.exporters import export_batch_science, export_tables
 
@@ -42,5 +43,6 @@ def export(
         else:
             written = export_tables(store, place, "csv" if file_format is Format.CSV else "parquet")
         for note in (*store.warnings, *written.notes):
-            typer.echo(f"note: {note}", err=True)
-        typer.echo(f"{written.folder}: {written.trials:,} trials, {written.measurements:,} measurements")
+            say(f"note: {note}", stderr=True)
+        counts = f"{written.trials:,} trials, {written.measurements:,} measurements"
+        say(f"{written.folder}: {counts}")

@@ -236,8 +236,10 @@ def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def _tell(made: Imported) -> None:
+    from batchscope.cli.show import say
+
     for line in made.problems:
-        typer.echo(f"note: {line}", err=True)
-    typer.echo(f"{made.trials:,} trials and {made.measurements:,} measurements")
+        say(f"note: {line}", stderr=True)
+    say(f"{made.trials:,} trials and {made.measurements:,} measurements")
     for run in made.runs:
-        typer.echo(str(run))
+        say(str(run))

@@ -26,7 +26,7 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The Python file to write, such as my_workload.py.")],
 ) -> None:
     """Write a commented workload that runs as it is, and a study beside it."""
-    from batchscope.cli.show import console
+    from batchscope.cli.show import say
     from batchscope.errors import WorkloadError
     from batchscope.workloads import template
 
@@ -41,5 +41,5 @@ def init(
             raise WorkloadError(f"{path} is there already; give another name, or remove it") from None
         except OSError as error:
             raise WorkloadError(f"cannot write {path}: {error.strerror}; give another folder") from None
-        console().print(f"wrote {path}")
-    console().print(f"run it with: batchscope run {study}")
+        say(f"wrote {path}")
+    say(f"run it with: batchscope run {study}")

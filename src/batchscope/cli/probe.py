@@ -47,7 +47,7 @@ def probe(
 ) -> None:
     """Measure time per step, memory and the largest micro-batch of a workload at each batch size on this device."""
     from batchscope import runs
-    from batchscope.cli.show import console, number
+    from batchscope.cli.show import console, number, say
     from batchscope.errors import ProbeError
 
     sizes = None if batch_sizes is None else batch_sizes_of(batch_sizes)
@@ -85,7 +85,7 @@ def probe(
     else:
         print_probe(console(), found)
         if output is not None:
-            console().print(f"wrote {output}")
+            say(f"wrote {output}")
 
 
 def batch_sizes_of(text: str) -> list[int]:

@@ -28,7 +28,7 @@ def report(
 ) -> None:
     """Write report.html and summary.json into the folder of a run; with a probe, its recommendation is in time."""
     from batchscope.cli.advice import whole_numbers
-    from batchscope.cli.show import console, print_warnings
+    from batchscope.cli.show import print_warnings, say
     from batchscope.errors import AnalysisError
     from batchscope.runs import open_run, recommend
     from batchscope.spec.probe import Probe
@@ -40,9 +40,9 @@ def report(
     while watch and result.driver:
         try:
             path = result.write_report(live=True)
-            console(stderr=True).print(f"{path} written; the run goes on")
+            say(f"{path} written; the run goes on", stderr=True)
         except AnalysisError as error:
-            console(stderr=True).print(f"not yet: {error}")
+            say(f"not yet: {error}", stderr=True)
         time.sleep(WATCH_SECONDS)
     advice = None
     if measured is not None or counts != [1] or bandwidth or latency or price or power:
@@ -56,7 +56,7 @@ def report(
             power=power,
             any_workload=any_workload,
         )
-    console().print(f"{result.write_report(advice=advice)}")
+    say(str(result.write_report(advice=advice)))
     if svg is not None:
         svg.write_text(result.picture(), encoding="utf-8")
-        console().print(f"{svg}")
+        say(str(svg))

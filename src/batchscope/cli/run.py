@@ -42,7 +42,7 @@ def run(
     from batchscope import runs
     from batchscope.cli.main import INTERRUPTED
     from batchscope.cli.progress import Display
-    from batchscope.cli.show import console, print_curve, print_estimate, print_warnings
+    from batchscope.cli.show import console, print_curve, print_estimate, print_warnings, say
     from batchscope.runs.estimate import estimate
     from batchscope.spec.study import Study
 
@@ -73,9 +73,9 @@ def run(
                 max_memory=max_memory,
             )
     except runs.Interrupted:
-        console(stderr=True).print(f"stopped; what is finished is in {folder}. Go on with: {again}")
+        say(f"stopped; what is finished is in {folder}. Go on with: {again}", stderr=True)
         raise typer.Exit(INTERRUPTED) from None
     for curve in result.curves():
         print_curve(console(), curve)
     print_warnings(result)
-    console().print(f"report: {folder / 'report.html'}")
+    say(f"report: {folder / 'report.html'}")

@@ -48,6 +48,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def say(text: str, *, stderr: bool = False) -> None:
+    """A line that may quote files, on standard output or error: never folded, and nothing in it obeyed."""
+    console(stderr=stderr).print(printable(text), soft_wrap=True)
+
+
 def interval(found: Interval) -> str:
     """A value with its interval."""
     if found.value is None and found.low is None and found.high is None:
@@ -119,7 +124,7 @@ def print_runs(documents: Mapping[str, str], comparison: Mapping[str, Any]) -> N
 def print_warnings(run: Run) -> None:
     """What was found damaged or lost, on standard error: it is missing from the curve."""
     for warning in run.warnings:
-        console(stderr=True).print(f"warning: {printable(warning)}")
+        say(f"warning: {warning}", stderr=True)
 
 
 def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:

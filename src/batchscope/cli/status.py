@@ -16,9 +16,10 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
         print_json(document)
         return
     out = console()
-    out.print(f"{printable(result.workload)} in {run}: {document['driver'] or 'nobody is running it'}")
+    driver = printable(document["driver"] or "nobody is running it")
+    out.print(f"{printable(result.workload)} in {printable(str(run))}: {driver}")
     for lane in document["batch_sizes"]:
         counts = ", ".join(f"{count} {name}" for name, count in lane["trials"].items())
         best = ", ".join(f"{goal}: {number(steps)}" for goal, steps in lane["best"].items())
-        out.print(f"  batch size {lane['batch_size']}: {counts or 'not begun'}; steps to {printable(best)}")
+        out.print(f"  batch size {lane['batch_size']}: {printable(counts) or 'not begun'}; steps to {printable(best)}")
     print_warnings(result)

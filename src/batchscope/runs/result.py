@@ -136,7 +136,7 @@ class Run:
             best[str(goal)] = dict(found.group_by("batch_size").agg(pl.col("step").min()).collect().iter_rows())
         counts = {
             size: dict(group["status"].value_counts(sort=True).iter_rows())
-            for (size,), group in trials.group_by("batch_size")
+            for (size,), group in trials.partition_by("batch_size", as_dict=True).items()
         }
         sizes = sorted({*counts, *(self.study.batch_sizes if self.study else ())})
         return {

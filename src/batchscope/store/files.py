@@ -12,13 +12,16 @@ import hashlib
 import os
 import re
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from batchscope.errors import StoreError
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+T = TypeVar("T")
 _ADVICE = {
     errno.ENOSPC: "free some space, then type the same command again: what was committed is safe",
     errno.EDQUOT: "your disk quota is used up: free some of it, then type the same command again",
@@ -27,6 +30,20 @@ _ADVICE = {
     errno.EPERM: "you may not write here: change the permissions, or choose another folder",
     errno.EIO: "the disk reports a fault: check it, copy the folder to a sound one, and go on there",
 }
+
+
+def read_table(read: Callable[..., T], path: Path, **options: Any) -> T:
+    """A table by one of polars' readers or scanners, whatever the path is called.
+
+    ``[ ] * ?`` in it are no pattern, and a path that is no UTF-8 is opened here: a scan keeps a handle of its own.
+    """
+    whole = os.path.abspath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        with open(whole, "rb") as file:
+            return read(file, **options)
+    return read(whole, glob=False, **options)
 
 
 class Files:

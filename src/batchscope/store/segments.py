@@ -14,18 +14,19 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import polars as pl
 
 from batchscope.errors import StoreError
-from batchscope.store.files import TEMPORARY, Files
+from batchscope.store.files import TEMPORARY, Files, read_table
 from batchscope.store.schema import SCHEMA_VERSION, is_log, is_measurements
 
 TRIALS, MEASUREMENTS, DAMAGED = "trials", "measurements", "damaged"
 LARGE_BYTES = 2**20
+_MARK = b"batchscope.schema"
 _NAME = re.compile(r"b(?P<batch_size>[0-9]{1,18})-(?P<identity>[0-9a-f]{16})-(?P<checksum>[0-9a-f]{16})\.parquet")
 _ATTEMPTS = 50
 T = TypeVar("T")
@@ -105,7 +106,7 @@ class Segments:
         for pair in pairs:
             name = f"{MEASUREMENTS}/{pair.measurements}"
             if self.is_large(pair):
-                large.append(pl.scan_parquet(self._files.path(name), glob=False))
+                large.append(read_table(pl.scan_parquet, self._files.path(name)))
                 continue
             data = self._files.read(name)
             if not _has_checksum(pair.measurements, data):  # damaged since it was verified
@@ -216,9 +217,10 @@ class Segments:
             match = _NAME.fullmatch(pair.measurements)
             if match is None or self._files.checksum(partner)[:16] != match["checksum"]:
                 raise _UnfitError(f"is damaged (the bytes of {partner} do not have the checksum in its name)")
-            with _parsing():
-                if not is_measurements(pl.read_parquet_schema(self._files.path(partner))):
-                    raise _UnfitError(f"is no commit of a run ({partner} has other columns)")
+            with self._files.path(partner).open("rb") as file, _reading(partner):
+                schema = pl.read_parquet_schema(file)
+            if not is_measurements(schema):
+                raise _UnfitError(f"is no commit of a run ({partner} has other columns)")
             self._verified.add(pair.measurements)
         return pair
 
@@ -238,15 +240,29 @@ def _has_checksum(name: str, data: bytes) -> bool:
 
 def _parquet(frame: pl.DataFrame, metadata: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, metadata={"batchscope.schema": str(SCHEMA_VERSION), **metadata})
+    frame.write_parquet(buffer, metadata={_MARK.decode(): str(SCHEMA_VERSION), **metadata})
     return buffer.getvalue()
 
 
 @contextmanager
-def _parsing() -> Iterator[None]:
-    """Turn whatever a hostile Parquet file provokes into one answer."""
+def _reading(file: str) -> Iterator[None]:
+    """Refuse to go on where the reader fails at a segment of ours: its checksum was right, so it is not damaged."""
     try:
         yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).partition("\n")[0]
+        raise StoreError(
+            f"{file} is as it was written, and polars {pl.__version__} cannot read it ({reason:.200}): "
+            "type pip install --upgrade polars"
+        ) from None
+
+
+@contextmanager
+def _parsing(file: str, data: bytes) -> Iterator[None]:
+    """Turn whatever a hostile file provokes into one answer."""
+    try:
+        with _reading(file) if _MARK in data else nullcontext():
+            yield
     except (_UnfitError, StoreError):
         raise
     except (
@@ -260,7 +276,7 @@ def _parsing() -> Iterator[None]:
 
 
 def _parse(name: str, batch_size: int, data: bytes) -> Pair:
-    with _parsing():
+    with _parsing(f"{TRIALS}/{name}", data):
         metadata = pl.read_parquet_metadata(io.BytesIO(data))
         version = int(metadata["batchscope.schema"])
         if version > SCHEMA_VERSION:

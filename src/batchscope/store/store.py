@@ -305,7 +305,7 @@ class Store:
 
     def write_report(self, html: str) -> Path:
         """Write ``report.html``; allowed to readers too."""
-        self._files.write(REPORT, html.encode())
+        self._files.write(REPORT, html.encode(errors="replace"))
         return self._files.path(REPORT)
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def load_file(reference: str, data_dir: str | Path | None = None) -> Workload:
 
 def _import(path: Path) -> ModuleType:
     """The file as a module under a name of its own, so that no two files, or a file and a package, meet."""
-    name = f"batchscope_workload_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    name = f"batchscope_workload_{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise WorkloadError(f"a workload file must be a Python file that ends in .py, got {path}")

@@ -118,9 +118,9 @@ def _write_trials(study: Path, trials: pl.DataFrame, looks: pl.DataFrame) -> int
             {"parameters": parameters, "status": status, "steps": steps, "trial_id": number},
         )
         part = by_trial.get((row["trial"],), looks.clear())
-        part.select("step", *(pl.col(name).alias(published_name(name)) for name in metrics)).write_csv(
-            place / "measurements.csv"
-        )
+        table = part.select("step", *(pl.col(name).alias(published_name(name)) for name in metrics))
+        with (place / "measurements.csv").open("wb") as file:
+            table.write_csv(file)
         written += len(part)
     return written
 

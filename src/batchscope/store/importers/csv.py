@@ -9,12 +9,13 @@ from pathlib import Path
 import polars as pl
 
 from batchscope.errors import DataError
+from batchscope.store.files import read_table
 from batchscope.store.importers.cleaning import clean, numbers, status_of, trial_rows, whole_numbers
-from batchscope.store.importers.result import ColumnError, Imported, Problems, check_goals, new_run
+from batchscope.store.importers.groups import grouped, groups
+from batchscope.store.importers.result import ColumnError, Imported, Problems, check_goals
 from batchscope.store.schema import HYPERPARAMETER
 
 _METRIC = re.compile(r"[A-Za-z][\w.-]*/[\w.-]+")
-_FOLDER = re.compile(r"\w[\w .+=@-]{0,99}")
 
 
 def import_csv(
@@ -35,6 +36,8 @@ def import_csv(
 ) -> Imported:
     """Make a run of a CSV file with one row a look; with ``group``, one run for each of its values.
 
+    A file that cannot be read, lacks a column, or holds nothing that can be used, is a ``DataError``.
+
     Args:
         path: The file.
         folder: The run to make; with ``group``, the folder of the runs.
@@ -49,9 +52,6 @@ def import_csv(
         group: The column whose values are runs of their own.
         goals: Such as ``"validation/loss < 3.42"``, for ``analyze`` to find.
         separator: Between the fields.
-
-    Raises:
-        DataError: If the file cannot be read, lacks a column, or holds nothing that can be used.
     """
     path, folder = Path(path), Path(folder)
     for name in metrics:
@@ -67,22 +67,14 @@ def import_csv(
     options = {"trial": trial, "status": status, "seconds": seconds, "epoch": epoch, "group": group}
     columns |= {name: column for name, column in options.items() if column is not None}
     rows = read(path, columns, separator)
-    total, made = Problems(), []
-    for name, part in groups(rows, total):
-        target = folder / name if name else folder
-        problems = Problems(dict(total.counts), dict(total.first))
-        document = {
-            "imported": {"kind": "csv", "source": path.name, "columns": columns} | ({"group": name} if name else {}),
-            "workload": name or path.stem,
-            "goals": given,
-        }
-        trials, looks = _tables(part, list(metrics), problems)
-        if trials.is_empty():
-            raise DataError(f"{path} holds nothing that can be used: " + "; ".join(problems.lines()))
-        with new_run(target, document, problems) as store:
-            store.commit(trials, looks)
-        made.append(Imported((target,), len(trials), len(looks), problems.lines()))
-    return together(made)
+    total = Problems()
+    parts = groups(rows, total)
+
+    def tables(rows: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, pl.DataFrame]:
+        trials, looks = _tables(rows, list(metrics), problems)
+        return (trials if len(looks) else trials.clear()), looks  # without one look there is nothing to analyse
+
+    return grouped(parts, total, tables, path, folder, {"kind": "csv", "columns": columns}, given)
 
 
 def read(path: Path, columns: Mapping[str, str], separator: str) -> pl.DataFrame:
@@ -96,7 +88,7 @@ def read(path: Path, columns: Mapping[str, str], separator: str) -> pl.DataFrame
     if len(separator.encode()) != 1:
         raise ColumnError(f"a separator is one character, got {separator!r}")
     try:
-        source = pl.scan_csv(path, infer_schema=False, separator=separator, glob=False)
+        source = read_table(pl.scan_csv, path, infer_schema=False, separator=separator)
         there = source.collect_schema().names()
         for column in columns.values():
             if column not in there:
@@ -104,42 +96,6 @@ def read(path: Path, columns: Mapping[str, str], separator: str) -> pl.DataFrame
         return source.select(pl.col(column).alias(name) for name, column in columns.items()).collect()
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         raise DataError(f"cannot read {path} as CSV: {str(error).splitlines()[0]}") from None
-
-
-def groups(rows: pl.DataFrame, problems: Problems) -> list[tuple[str, pl.DataFrame]]:
-    """The rows of each group by its name, in the order of the file; all of them under ``""`` if there are no groups.
-
-    Raises:
-        ColumnError: If a group cannot be the name of a folder.
-    """
-    if "group" not in rows.columns:
-        return [("", rows)]
-    rows = rows.with_columns(pl.col("group").str.strip_chars())
-    unnamed = pl.col("group").is_null() | (pl.col("group") == "")
-    problems.add("rows without a group, left out", rows.filter(unnamed).height)
-    parts = rows.filter(~unnamed).partition_by("group", as_dict=True, maintain_order=True)
-    names = [str(name) for (name,) in parts]
-    for name in names:
-        if not _FOLDER.fullmatch(name):
-            raise ColumnError(
-                f"the group {name!r:.80} cannot name a folder: use letters, digits and spaces, '.', '_', '-', '+', '='"
-            )
-    if len({name.casefold() for name in names}) < len(names):
-        raise ColumnError("two groups differ only in upper and lower case: give them different names")
-    return [(str(name), part.drop("group")) for (name,), part in parts.items()]
-
-
-def together(made: Sequence[Imported]) -> Imported:
-    """Several imports as one; problems of single runs are named with the run."""
-    if len(made) == 1:
-        return made[0]
-    lines = tuple(f"{one.runs[0].name}: {line}" for one in made for line in one.problems)
-    return Imported(
-        tuple(run for one in made for run in one.runs),
-        sum(one.trials for one in made),
-        sum(one.measurements for one in made),
-        lines,
-    )
 
 
 def _tables(rows: pl.DataFrame, metrics: list[str], problems: Problems) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from batchscope.errors import DataError
 from batchscope.store.importers.cleaning import LARGEST_STEP, numbers, numbers_or_words, whole_numbers
-from batchscope.store.importers.csv import groups, named, read, together
-from batchscope.store.importers.result import Imported, Problems, new_run
+from batchscope.store.importers.csv import named, read
+from batchscope.store.importers.groups import grouped, groups
+from batchscope.store.importers.result import Imported, Problems
 from batchscope.store.schema import HYPERPARAMETER
 
 METRIC = "reached/goal"
@@ -29,6 +29,8 @@ def import_curve(
 ) -> Imported:
     """Make a run whose steps to result are those in a CSV file; with ``group``, one run for each of its values.
 
+    A file that cannot be read, lacks a column, or holds nothing that can be used, is a ``DataError``.
+
     The metric ``reached/goal`` is 0 at the step before the one given and 1 at it: nothing else is known, and nothing
     else is stored. A row without steps is a trial that was not seen to reach the target.
 
@@ -41,30 +43,14 @@ def import_curve(
         hyperparameters: Our name of a hyperparameter to its column.
         group: The column whose values are runs of their own.
         separator: Between the fields.
-
-    Raises:
-        DataError: If the file cannot be read, lacks a column, or holds nothing that can be used.
     """
     path, folder = Path(path), Path(folder)
     columns = {"batch_size": batch_size, "steps": steps}
     columns |= {HYPERPARAMETER + name: column for name, column in (hyperparameters or {}).items()}
     columns |= {name: column for name, column in {"trial": trial, "group": group}.items() if column is not None}
-    total, made = Problems(), []
-    for name, part in groups(read(path, columns, separator), total):
-        target = folder / name if name else folder
-        problems = Problems(dict(total.counts), dict(total.first))
-        trials, looks = _tables(part, problems)
-        if trials.is_empty():
-            raise DataError(f"{path} holds nothing that can be used: " + "; ".join(problems.lines()))
-        document = {
-            "imported": {"kind": "curve", "source": path.name, "columns": columns} | ({"group": name} if name else {}),
-            "workload": name or path.stem,
-            "goals": [GOAL],
-        }
-        with new_run(target, document, problems) as store:
-            store.commit(trials, looks)
-        made.append(Imported((target,), len(trials), len(looks), problems.lines()))
-    return together(made)
+    total = Problems()
+    parts = groups(read(path, columns, separator), total)
+    return grouped(parts, total, _tables, path, folder, {"kind": "curve", "columns": columns}, [GOAL])
 
 
 def _tables(rows: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,26 +71,82 @@ class Imported:
 def new_run(folder: Path, document: Mapping[str, Any], problems: Problems) -> Iterator[Store]:
     """A run folder that appears under its name only when all of it is written.
 
-    Raises:
-        StoreError: If there is something under that name already.
+    Errors:
+        StoreError: If there is something under that name already, or the disk refuses.
     """
     check_free(folder)
-    unfinished = folder.with_name(f".{folder.name}.importing")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        text = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
-        with Store.create(unfinished, text, {}) as store:
+        with _unfinished_run(folder, document, problems) as store:
             yield store
-            store.write_provenance(collect(imported={**document["imported"], "problems": list(problems.lines())}))
-        try:
-            if folder.is_dir():
-                folder.rmdir()  # empty, or this fails
-            unfinished.rename(folder)
-        except OSError as error:
-            raise StoreError(f"cannot make {folder}: {error.strerror or error}") from error
+        _give_name(folder)
+    finally:
+        shutil.rmtree(_unfinished(folder), ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several runs that an import makes: where, of what, and its tables."""
+
+    folder: Path
+    document: Mapping[str, Any]
+    problems: Problems
+    trials: pl.DataFrame
+    looks: pl.DataFrame
+
+
+def new_runs(parts: Sequence[Part]) -> None:
+    """Make all of these runs, or none.
+
+    Errors are those of ``new_run``.
+    """
+    for part in parts:
+        check_free(part.folder)
+    named: list[Path] = []
+    made = [parent for parent in {part.folder.parent for part in parts} if not parent.exists()]
+    try:
+        for part in parts:
+            with _unfinished_run(part.folder, part.document, part.problems) as store:
+                store.commit(part.trials, part.looks)
+        for part in parts:
+            _give_name(part.folder)
+            named.append(part.folder)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in named:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        for part in parts:
+            shutil.rmtree(_unfinished(part.folder), ignore_errors=True)
+        for parent in () if len(named) == len(parts) else made:
+            shutil.rmtree(parent, ignore_errors=True)
+
+
+def _unfinished(folder: Path) -> Path:
+    """Where a run is written until all of it is there."""
+    return folder.with_name(f".{folder.name}.importing")
+
+
+@contextmanager
+def _unfinished_run(folder: Path, document: Mapping[str, Any], problems: Problems) -> Iterator[Store]:
+    shutil.rmtree(_unfinished(folder), ignore_errors=True)
+    text = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
+    with Store.create(_unfinished(folder), text, {}) as store:
+        yield store
+        store.write_provenance(collect(imported={**document["imported"], "problems": list(problems.lines())}))
+
+
+def _give_name(folder: Path) -> None:
+    """Let the run that is written appear under its name.
+
+    Raises:
+        StoreError: If the disk refuses.
+    """
+    try:
+        if folder.is_dir():
+            folder.rmdir()  # empty, or this fails
+        _unfinished(folder).rename(folder)
+    except OSError as error:
+        raise StoreError(f"cannot make {folder}: {error.strerror or error}") from error
 
 
 def check_free(folder: Path) -> None:

@@ -8,6 +8,8 @@ import polars as pl
 
 from batchscope.errors import DataError
 from batchscope.spec import documents
+from batchscope.store.files import read_table
+from batchscope.store.formulas import undefused
 from batchscope.store.importers.result import Imported, Problems, new_run
 from batchscope.store.schema import HYPERPARAMETER, MEASUREMENTS, TRIALS
 
@@ -33,11 +35,11 @@ def import_tables(path: str | Path, folder: str | Path) -> Imported:
 def _read(path: Path, table: str, types: dict[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
     try:
         if (path / f"{table}.parquet").is_file():
-            return pl.read_parquet(path / f"{table}.parquet", glob=False)
+            return read_table(pl.read_parquet, path / f"{table}.parquet")
         source = path / f"{table}.csv"
         if not source.is_file():
             raise DataError(f"{path} holds neither {table}.parquet nor {table}.csv")
-        frame = pl.read_csv(source, infer_schema=False, glob=False)
+        frame = undefused(read_table(pl.read_csv, source, infer_schema=False))
         metrics = {name: pl.Float64 for name in frame.columns if "/" in name and not name.startswith(HYPERPARAMETER)}
         known = {name: kind for name, kind in {**types, **metrics}.items() if name in frame.columns}
         frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in known.items())
