@@ -13,6 +13,7 @@ LEVELS = {
     "errors": 0,
     "tensors": 0,
     "seeds": 0,
+    "lazy": 0,
     "optim": 1,
     "schedules": 1,
     "nn": 1,

@@ -5,8 +5,9 @@ The public names load their rooms when they are first used, so that ``import bat
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from batchscope.lazy import exports
 
 __version__ = "0.1.0"
 
@@ -26,32 +27,18 @@ if TYPE_CHECKING:
     from batchscope.spec.workload import Stream as Stream
     from batchscope.spec.workload import Workload as Workload
 
-_HOMES = {
-    "BatchscopeError": "batchscope.errors",
-    "Goal": "batchscope.spec.goal",
-    "Probe": "batchscope.spec.probe",
-    "Run": "batchscope.runs",
-    "Stream": "batchscope.spec.workload",
-    "Study": "batchscope.spec.study",
-    "Workload": "batchscope.spec.workload",
-    "open_run": "batchscope.runs",
-    "probe": "batchscope.runs",
-    "recommend": "batchscope.runs",
-    "run": "batchscope.runs",
-}
-_ROOMS = ("nn", "optim", "schedules")
-
-__all__ = sorted((*_HOMES, *_ROOMS))
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = value
-        return value
-    if name in _ROOMS:
-        return importlib.import_module(f"batchscope.{name}")
-    raise AttributeError(f"module 'batchscope' has no attribute {name!r}")
+__all__, __getattr__ = exports(
+    __name__,
+    {
+        "": ("nn", "optim", "schedules"),
+        "errors": ("BatchscopeError",),
+        "runs": ("Run", "open_run", "probe", "recommend", "run"),
+        "spec.goal": ("Goal",),
+        "spec.probe": ("Probe",),
+        "spec.study": ("Study",),
+        "spec.workload": ("Stream", "Workload"),
+    },
+)
 
 
 def __dir__() -> list[str]:

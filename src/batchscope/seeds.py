@@ -35,6 +35,6 @@ def numpy_generator(*parts: Part) -> np.random.Generator:
 
 def torch_generator(*parts: Part, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator keyed by ``parts``, on ``device``."""
-    import torch  # here, because tables are analysed without loading torch
+    import torch  # here, because tables are analysed without it
 
     return torch.Generator(device=device).manual_seed(key(*parts))

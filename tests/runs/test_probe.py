@@ -27,7 +27,7 @@ from batchscope.engine.updates import Setup, Trainer
 from batchscope.errors import ProbeError, StudyError, WorkloadError
 from batchscope.optim import OPTIMIZERS, RULES
 from batchscope.runs.lanes import Lane
-from batchscope.schedules.accumulation import accumulate_gradients
+from batchscope.schedules.micro_batches import accumulate_gradients
 from runs import probe_workloads
 from runs.probe_workloads import unpicklable
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from batchscope.analysis import tail
 from batchscope.analysis.outcomes import Table, crossings, outcomes
@@ -163,12 +162,9 @@ def _mean_minimum(ordered: Array, n: int, m: int) -> tuple[float, float]:
     if not len(ordered):  # a trial was stopped before any reached the goal
         return math.nan, 0.0
     rank = np.arange(1, min(len(ordered), n - m + 1) + 1)
-    share = np.exp(_log_choose(n - rank, m - 1) - _log_choose(np.array(n), m))
+    passed = (n - m + 1 - rank[:-1]) / (n - rank[:-1])  # C(n - i - 1, m - 1) / C(n - i, m - 1)
+    share = m / n * np.cumprod([1.0, *passed])
     return float(share @ ordered[: len(rank)] / share.sum()), float(share.sum())
-
-
-def _log_choose(n: NDArray[np.int64], k: int) -> Array:
-    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
 
 
 def _bootstrap(ordered: Array, n: int, m: int, draws: int, generator: np.random.Generator) -> Array:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 Array = NDArray[np.float64]
 _EXACTLY_ONE = 1e3  # weight of the row that makes the mixture sum to 1, where the other rows weigh about 1
@@ -23,6 +22,8 @@ def three_regimes(log_batch_sizes: Array, curves: Array, deviation: Array) -> Ar
 
     ``deviation`` (M,) is the standard deviation of log steps at each batch size.
     """
+    from scipy.optimize import nnls  # here, because loading it takes as long as a small answer
+
     weight = deviation**-2 / (deviation**-2).sum()
     corner = np.maximum(-log_batch_sizes[:, None], -log_batch_sizes[None, :])  # (M, M), a column per corner
     corner = corner - weight @ corner

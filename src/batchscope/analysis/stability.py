@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from scipy.special import betaincinv
 
 from batchscope.analysis.budgets import Better
 from batchscope.analysis.outcomes import (
@@ -172,6 +171,8 @@ def sensitivity(
     Raises:
         AnalysisError: If the run stopped its trials too early to say for any factor, or none reached the goal.
     """
+    from scipy.special import betaincinv  # here, because few answers need it and loading it takes long
+
     found = outcomes(trials, measurements, goal)
     rows: list[tuple[int, float, float | None, float | None, float | None, int]] = []
     for batch_size, group in found.search():

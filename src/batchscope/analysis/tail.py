@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 Array = NDArray[np.float64]
 
@@ -93,7 +92,8 @@ def fit(before: Array, first: Array, watched: Array, draws: int, generator: np.r
     density += np.repeat(np.log(_XI_WEIGHT), len(xi) // len(_XI)) - np.log1p((sigma / _WIDE) ** 2)
     parts = np.array_split(np.arange(len(xi)), _PARTS)
     density += np.concatenate([_log_likelihood(mu[n], sigma[n], xi[n], low, high, censored, trials) for n in parts])
-    node = generator.choice(len(density), size=draws, p=np.exp(density - logsumexp(density)))
+    weight = np.exp(density - density.max())
+    node = generator.choice(len(density), size=draws, p=weight / weight.sum())
     return Tail(mu[node], sigma[node], xi[node], trials)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batchscope.cli.options import AsJson
+from batchscope.cli.show import console, overview, print_curve, print_json, print_runs, print_warnings, printable, say
+from batchscope.errors import AnalysisError, BatchscopeError
+from batchscope.runs import ask_each, comparison, holds_several, open_run
+from batchscope.spec.goal import Goal
 
 if TYPE_CHECKING:
     from batchscope.analysis import Curve
@@ -25,9 +30,6 @@ def analyze(
     as_json: AsJson = False,
 ) -> None:
     """Show the steps-to-result curve of every goal, its regimes, and how sure they are."""
-    from batchscope.cli.show import console, print_curve, print_json, print_warnings
-    from batchscope.runs import holds_several, open_run
-
     if holds_several(run):
         _analyze_each(run, goal or [], equal_trials, as_json)
         return
@@ -42,13 +44,6 @@ def analyze(
 
 def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: bool) -> None:
     """The same for a folder of runs. A run that refuses is named on standard error, and the others go on."""
-    import json
-
-    from batchscope.cli.show import console, overview, print_curve, print_runs, print_warnings, printable, say
-    from batchscope.errors import AnalysisError, BatchscopeError
-    from batchscope.runs import ask_each, comparison
-    from batchscope.spec.goal import Goal
-
     asked = [Goal.parse(text) for text in goals]  # what is no goal is refused once, not by every run
 
     def question(run: Run) -> tuple[Run, list[Curve], str]:

@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from batchscope.cli.options import RunFolder
+from batchscope.cli.show import say
+from batchscope.store import Store, find_runs
+from batchscope.store.exporters import export_batch_science, export_tables
 
 
 class Format(StrEnum):
@@ -27,10 +30,6 @@ def export(
     ] = None,
 ) -> None:
     """Write the trials and measurements of a run; batchscope import reads each of the formats again."""
-    from batchscope.cli.show import say
-    from batchscope.store import Store, find_runs
-    from batchscope.store.exporters import export_batch_science, export_tables
-
     runs = find_runs(run)
     if not runs:
         Store.open(run)  # says what is wrong with it

@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchscope.cli.show import say
+from batchscope.store.importers import (
+    import_batch_science,
+    import_csv,
+    import_curve,
+    import_mlflow,
+    import_optuna,
+    import_tables,
+    import_tensorboard,
+    import_wandb,
+)
+
 if TYPE_CHECKING:
     from batchscope.store.importers import Imported
 
@@ -39,8 +51,6 @@ def batch_science(
     ] = None,
 ) -> None:
     """Import the layout dataset/model/optimizer/batch_size/trial_id of the published database; one run a workload."""
-    from batchscope.store.importers import import_batch_science
-
     _tell(import_batch_science(path, output, goals=goal or (), trials=trials))
 
 
@@ -63,8 +73,6 @@ def csv(
     separator: Separator = ",",
 ) -> None:
     """Import a CSV file with one row for each evaluation of each trial."""
-    from batchscope.store.importers import import_csv, import_tables
-
     if path.is_dir():
         _tell(import_tables(path, output))
         return
@@ -94,8 +102,6 @@ def parquet(
     path: Annotated[Path, typer.Argument(help="A folder that batchscope export has written.")], output: Output
 ) -> None:
     """Import the tables that batchscope export --format parquet has written."""
-    from batchscope.store.importers import import_tables
-
     _tell(import_tables(path, output))
 
 
@@ -111,8 +117,6 @@ def curve(
     separator: Separator = ",",
 ) -> None:
     """Import steps to a target that are known already: one row a batch size, or a trial."""
-    from batchscope.store.importers import import_curve
-
     _tell(
         import_curve(
             path,
@@ -137,8 +141,6 @@ def optuna(
     goal: Goals = None,
 ) -> None:
     """Import the intermediate values of an Optuna study."""
-    from batchscope.store.importers import import_optuna
-
     _tell(import_optuna(storage, output, study=study, batch_size=batch_size, metric=metric, goals=goal or ()))
 
 
@@ -153,8 +155,6 @@ def wandb(
     goal: Goals = None,
 ) -> None:
     """Import the runs of a Weights & Biases project."""
-    from batchscope.store.importers import import_wandb
-
     _tell(
         import_wandb(
             project,
@@ -179,8 +179,6 @@ def mlflow(
     goal: Goals = None,
 ) -> None:
     """Import the runs of an MLflow experiment."""
-    from batchscope.store.importers import import_mlflow
-
     _tell(
         import_mlflow(
             uri,
@@ -209,8 +207,6 @@ def tensorboard(
     goal: Goals = None,
 ) -> None:
     """Import TensorBoard event folders."""
-    from batchscope.store.importers import import_tensorboard
-
     _tell(
         import_tensorboard(
             path,
@@ -236,7 +232,6 @@ def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def _tell(made: Imported) -> None:
-    from batchscope.cli.show import say
 
     for line in made.problems:
         say(f"note: {line}", stderr=True)

@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from batchscope.cli.show import say
+from batchscope.errors import WorkloadError
+from batchscope.workloads import template
+
 STUDY = """\
 # What is measured: how many steps each batch size needs to reach the goals, everything tuned anew at each.
 workload: {file}:make
@@ -26,10 +30,6 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The Python file to write, such as my_workload.py.")],
 ) -> None:
     """Write a commented workload that runs as it is, and a study beside it."""
-    from batchscope.cli.show import say
-    from batchscope.errors import WorkloadError
-    from batchscope.workloads import template
-
     if file.suffix != ".py":
         raise WorkloadError(f"a workload is a Python file, got {file}; write {file.with_suffix('.py')}")
     study = file.with_suffix(".yaml")

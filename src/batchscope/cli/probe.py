@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
+from rich.table import Table
+from rich.text import Text
 
+from batchscope import runs
 from batchscope.cli.options import AsJson, DataDir
+from batchscope.cli.show import console, number, printable, say
+from batchscope.errors import ProbeError, StudyError
+from batchscope.spec.faults import explain
+from batchscope.spec.study import Span
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from batchscope.spec.probe import Probe, ProbedBatch, Spread
 
@@ -46,10 +53,6 @@ def probe(
     as_json: AsJson = False,
 ) -> None:
     """Measure time per step, memory and the largest micro-batch of a workload at each batch size on this device."""
-    from batchscope import runs
-    from batchscope.cli.show import console, number, say
-    from batchscope.errors import ProbeError
-
     sizes = None if batch_sizes is None else batch_sizes_of(batch_sizes)
     most = None if max_memory is None else bytes_of(max_memory)
     if output is not None and not output.absolute().parent.is_dir():
@@ -94,12 +97,6 @@ def batch_sizes_of(text: str) -> list[int]:
     Raises:
         StudyError: If the text is neither.
     """
-    from pydantic import ValidationError
-
-    from batchscope.errors import StudyError
-    from batchscope.spec.faults import explain
-    from batchscope.spec.study import Span
-
     try:
         if ":" not in text:
             return [int(part) for part in text.split(",")]
@@ -120,8 +117,6 @@ def bytes_of(text: str) -> int:
     Raises:
         StudyError: If the text is no number of bytes, or less than one.
     """
-    from batchscope.errors import StudyError
-
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?)(?:I?B)?\s*", text, re.IGNORECASE)
     size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if size < 1:
@@ -131,10 +126,6 @@ def bytes_of(text: str) -> int:
 
 def print_probe(to: Console, found: Probe) -> None:
     """The table, the fitted law, and where more batch no longer helps."""
-    from rich.text import Text
-
-    from batchscope.cli.show import number, printable
-
     ranks = f" on each of {found.world_size} ranks" if found.world_size > 1 else ""
     to.print(
         f"{printable(found.workload)}: {found.parameters:,} parameters, {found.optimizer}, {found.dtype}, "
@@ -158,8 +149,6 @@ def print_probe(to: Console, found: Probe) -> None:
 
 
 def _table(found: Probe) -> Table:
-    from rich.table import Table
-
     table = Table()
     titles = (
         "batch size",
@@ -179,8 +168,6 @@ def _table(found: Probe) -> Table:
 
 
 def _cells(batch: ProbedBatch) -> list[str]:
-    from batchscope.cli.show import number
-
     def milliseconds(spread: Spread | None) -> str:
         return "-" if spread is None else number(1000 * spread.median)
 

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
+import batchscope
+from batchscope.analysis.document import document
+from batchscope.cli.advice import chosen, print_recommendation, whole_numbers
 from batchscope.cli.options import AsJson, RunFolder
+from batchscope.cli.show import console, print_json, print_warnings
+from batchscope.runs import open_run
+from batchscope.spec.probe import Probe
 
 Devices = Annotated[str, typer.Option("--devices", help="Numbers of devices to choose among: 1,2,4,8.")]
 ProbeFile = Annotated[
@@ -45,13 +51,6 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Recommend batch size, devices and hyperparameters for time or for money."""
-    import batchscope
-    from batchscope.analysis.document import document
-    from batchscope.cli.advice import chosen, print_recommendation, whole_numbers
-    from batchscope.cli.show import console, print_json, print_warnings
-    from batchscope.runs import open_run
-    from batchscope.spec.probe import Probe
-
     result = open_run(run)
     print_warnings(result)
     measured = None if probe is None else Probe.from_json(probe)

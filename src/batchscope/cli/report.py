@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
+from batchscope.cli.advice import whole_numbers
 from batchscope.cli.options import RunFolder
 from batchscope.cli.recommend import AnyWorkload, Bandwidth, Devices, Latency, Power, Price, ProbeFile
+from batchscope.cli.show import print_warnings, say
+from batchscope.errors import AnalysisError
+from batchscope.runs import open_run, recommend
+from batchscope.spec.probe import Probe
 
 WATCH_SECONDS = 10.0
 
@@ -27,12 +32,6 @@ def report(
     any_workload: AnyWorkload = False,
 ) -> None:
     """Write report.html and summary.json into the folder of a run; with a probe, its recommendation is in time."""
-    from batchscope.cli.advice import whole_numbers
-    from batchscope.cli.show import print_warnings, say
-    from batchscope.errors import AnalysisError
-    from batchscope.runs import open_run, recommend
-    from batchscope.spec.probe import Probe
-
     result = open_run(run)
     counts = whole_numbers(devices, "--devices 1,2,4,8")
     measured = None if probe is None else Probe.from_json(probe)

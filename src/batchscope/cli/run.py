@@ -9,8 +9,13 @@ from typing import Annotated
 
 import typer
 
+from batchscope import runs
+from batchscope.cli.main import INTERRUPTED
 from batchscope.cli.options import DataDir
+from batchscope.cli.progress import Display
+from batchscope.cli.show import console, print_curve, print_estimate, print_warnings, say
 from batchscope.executors import starting
+from batchscope.spec.study import Study
 
 
 def run(
@@ -38,17 +43,12 @@ def run(
 ) -> None:
     """Run a study; on a folder that holds a part of it, run what is missing. Ctrl-C is safe."""
     if workers != 0 and not dry_run:
-        starting.begin()  # before the imports that take this process as long
-    from batchscope import runs
-    from batchscope.cli.main import INTERRUPTED
-    from batchscope.cli.progress import Display
-    from batchscope.cli.show import console, print_curve, print_estimate, print_warnings, say
-    from batchscope.runs.estimate import estimate
-    from batchscope.spec.study import Study
-
+        starting.begin()  # before torch, which takes this process as long
     resolved = Study.from_yaml(study, overrides or ())
     folder = output or Path("runs") / study.stem
     if dry_run:
+        from batchscope.runs.estimate import estimate  # here, because asking for help needs no torch
+
         cost = estimate(
             resolved,
             device=device,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from batchscope.cli.options import AsJson, RunFolder
+from batchscope.cli.show import console, number, print_json, print_warnings, printable
+from batchscope.runs import open_run
 
 
 def status(run: RunFolder, as_json: AsJson = False) -> None:
     """Show how far a run is; also beside a driver at work."""
-    from batchscope.cli.show import console, number, print_json, print_warnings, printable
-    from batchscope.runs import open_run
-
     result = open_run(run)
     document = result.status()
     if as_json:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from rich.table import Table
+from rich.text import Text
+
 from batchscope.cli.options import AsJson
+from batchscope.cli.show import console, print_json
+from batchscope.workloads import names
 
 
 def workloads(as_json: AsJson = False) -> None:
     """List the built-in workloads."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from batchscope.cli.show import console, print_json
-    from batchscope.workloads import names
-
     if as_json:
         print_json({"workloads": [listed._asdict() for listed in names()]})
         return

@@ -20,7 +20,7 @@ def load_digits() -> Splits:
     Source: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI; its writers are not
     told apart, so that one can be in more than one part.
     """
-    from sklearn.datasets import load_digits as load
+    from sklearn.datasets import load_digits as load  # here, because only these data are its
 
     digits = load()
     order = shuffled(len(digits.target), "split", "digits")

@@ -43,7 +43,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
     """
     named = data_dir or os.environ.get("BATCHSCOPE_DATA")
     if not named:
-        import pooch
+        import pooch  # here, because only the cache and downloads need it
 
         cache = Path(pooch.os_cache("batchscope"))
         cache.mkdir(parents=True, exist_ok=True)
@@ -85,8 +85,8 @@ def _command(file: DataFile, path: Path) -> str:
 
 
 def _download(file: DataFile, folders: tuple[Path, ...]) -> Path:
-    import pooch
-    import requests
+    import pooch  # here, because only downloads need it
+    import requests  # here, because only downloads need it
 
     path = folders[0] / file.name
     # Some servers send a .gz as content in gzip encoding, which clients unpack; the checksum is of the .gz.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from batchscope.engine.batches import Batches, placed
 from batchscope.errors import WorkloadError
 from batchscope.nn import convert_ghost_batch_norm
-from batchscope.optim import Rule
+from batchscope.optim import RULES, Rule
 from batchscope.optim.hutchinson import signs
 from batchscope.plan.timeline import Timeline
 from batchscope.schedules import SmallLossDiscard
@@ -119,7 +119,7 @@ class Cell:
     @property
     def rule(self) -> Rule:
         """The optimizer's update rule."""
-        return self.loaded.algorithm.rule
+        return RULES[self.loaded.algorithm.optimizer]
 
     def batch(self, step: int) -> Pair:
         """The batch of the 0-based ``step``."""

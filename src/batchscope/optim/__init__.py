@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from batchscope.optim.adam import Adam, AdamW, adam, adamw
-from batchscope.optim.adapter import RuleOptimizer
-from batchscope.optim.cblr import CBLR, cblr, cblr_estimate
-from batchscope.optim.lamb import LAMB, lamb
-from batchscope.optim.lars import LARS, lars
-from batchscope.optim.mclr import MCLR, mclr, mclr_median
-from batchscope.optim.momentum import SGD, Momentum, Nesterov, momentum, nesterov, sgd
-from batchscope.optim.percent_delta import PercentDelta, percent_delta
-from batchscope.optim.rmsprop import RMSProp, rmsprop
-from batchscope.optim.rule import Rule
+from batchscope.lazy import exports
 
-_PLAIN = (sgd, momentum, nesterov, adam, adamw, rmsprop)
-_BY_LAYER_OR_CURVATURE = (lars, lamb, percent_delta, cblr, cblr_estimate, mclr, mclr_median)
+if TYPE_CHECKING:
+    from batchscope.optim.adam import Adam as Adam
+    from batchscope.optim.adam import AdamW as AdamW
+    from batchscope.optim.cblr import CBLR as CBLR
+    from batchscope.optim.lamb import LAMB as LAMB
+    from batchscope.optim.lars import LARS as LARS
+    from batchscope.optim.mclr import MCLR as MCLR
+    from batchscope.optim.momentum import SGD as SGD
+    from batchscope.optim.momentum import Momentum as Momentum
+    from batchscope.optim.momentum import Nesterov as Nesterov
+    from batchscope.optim.percent_delta import PercentDelta as PercentDelta
+    from batchscope.optim.rmsprop import RMSProp as RMSProp
+    from batchscope.optim.rule import Rule as Rule
+    from batchscope.optim.rules import OPTIMIZERS as OPTIMIZERS
+    from batchscope.optim.rules import RULES as RULES
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (*_PLAIN, *_BY_LAYER_OR_CURVATURE)}
-
-# The drop-in of each rule, made from parameters and lr; everything else at its default.
-OPTIMIZERS: Mapping[str, Callable[..., RuleOptimizer]] = MappingProxyType(
+__all__, __getattr__ = exports(
+    __name__,
     {
-        "sgd": SGD,
-        "momentum": Momentum,
-        "nesterov": Nesterov,
-        "adam": Adam,
-        "adamw": AdamW,
-        "rmsprop": RMSProp,
-        "lars": LARS,
-        "lamb": LAMB,
-        "percent_delta": PercentDelta,
-        "cblr": CBLR,
-        "cblr_estimate": partial(CBLR, curvature="estimate"),
-        "mclr": MCLR,
-        "mclr_median": partial(MCLR, median="literal"),
-    }
+        "adam": ("Adam", "AdamW"),
+        "cblr": ("CBLR",),
+        "lamb": ("LAMB",),
+        "lars": ("LARS",),
+        "mclr": ("MCLR",),
+        "momentum": ("SGD", "Momentum", "Nesterov"),
+        "percent_delta": ("PercentDelta",),
+        "rmsprop": ("RMSProp",),
+        "rule": ("Rule",),
+        "rules": ("OPTIMIZERS", "RULES"),
+    },
 )
-
-__all__ = [
-    "CBLR",
-    "LAMB",
-    "LARS",
-    "MCLR",
-    "OPTIMIZERS",
-    "RULES",
-    "SGD",
-    "Adam",
-    "AdamW",
-    "Momentum",
-    "Nesterov",
-    "PercentDelta",
-    "RMSProp",
-    "Rule",
-]

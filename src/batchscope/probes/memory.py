@@ -93,7 +93,7 @@ def bounded(device: torch.device, most: int | None) -> Iterator[None]:
         finally:
             torch.cuda.set_per_process_memory_fraction(before, device)
     elif sys.platform == "linux" and (held := _status("VmData")) is not None:
-        import resource  # not on Windows
+        import resource  # here, because Windows has none
 
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         bounds = [held + most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
@@ -159,7 +159,7 @@ def _give_back_freed_memory() -> None:
 def _largest_resident() -> int | None:
     """The most this process ever had resident, where there is no /proc."""
     try:
-        import resource
+        import resource  # here, because Windows has none
     except ImportError:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

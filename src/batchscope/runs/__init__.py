@@ -5,8 +5,9 @@ Its names load what they need when they are first used: a run that is only read 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from batchscope.lazy import exports
 
 if TYPE_CHECKING:
     from batchscope.runs.advice import recommend as recommend
@@ -23,28 +24,16 @@ if TYPE_CHECKING:
     from batchscope.runs.several import holds_several as holds_several
     from batchscope.runs.start import run as run
 
-_HOMES = {
-    "Estimate": "estimate",
-    "Interrupted": "driver",
-    "Lane": "progress",
-    "Probing": "probing",
-    "Progress": "progress",
-    "Run": "result",
-    "ask_each": "several",
-    "comparison": "several",
-    "holds_several": "several",
-    "open_run": "result",
-    "probe": "probing",
-    "recommend": "advice",
-    "run": "start",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'batchscope.runs' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"batchscope.runs.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__all__, __getattr__ = exports(
+    __name__,
+    {
+        "advice": ("recommend",),
+        "driver": ("Interrupted",),
+        "estimate": ("Estimate",),
+        "probing": ("Probing", "probe"),
+        "progress": ("Lane", "Progress"),
+        "result": ("Run", "open_run"),
+        "several": ("ask_each", "comparison", "holds_several"),
+        "start": ("run",),
+    },
+)

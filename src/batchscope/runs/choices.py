@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchscope.engine.choice import Choice
+from pydantic import TypeAdapter
+
+from batchscope.engine.choice import PROGRAMS, Choice
 from batchscope.errors import StoreError, StudyError
 from batchscope.runs import notes
 from batchscope.spec.study import Study
 from batchscope.store.provenance import collect
 from batchscope.store.store import Store
 
+_CHOICES = TypeAdapter(dict[int, Choice])
 # Whatever of these differs may round differently.
 _VERSIONS = ("batchscope", "torch", "numpy")
 
@@ -41,7 +44,7 @@ class Recorded:
         Raises:
             StoreError: If they are not such as this version writes.
         """
-        found, threads = notes.choices(provenance, folder), provenance.get("threads")
+        found, threads = _noted(provenance, folder), provenance.get("threads")
         if not (threads is None or (isinstance(threads, int) and threads >= 1)):
             raise StoreError(
                 f"{folder / 'provenance.json'}: threads must be a whole number above 0, got {threads!r:.80}: "
@@ -135,3 +138,19 @@ def written(choices: Mapping[int, Choice]) -> dict[str, Any]:
 def _bare(choice: Choice) -> Choice:
     """Without what was measured on the way."""
     return replace(choice, timings={}, reasons={})
+
+
+def _noted(provenance: Mapping[str, Any], folder: Path) -> dict[int, Choice]:
+    """Batch size to the program that was chosen for it.
+
+    Raises:
+        StoreError: If what stands there is no such choice.
+    """
+    found = notes.read(_CHOICES, provenance.get("choices", {}), "choices", folder)
+    for size, choice in found.items():
+        if choice.program not in PROGRAMS or choice.pack_size < 1:
+            raise StoreError(
+                f"{folder / 'provenance.json'}: choices.{size} names the program {choice.program!r} and packs of "
+                f"{choice.pack_size}; there are {', '.join(PROGRAMS)} and packs of 1 and more: put the right file back"
+            )
+    return found

@@ -21,6 +21,7 @@ from batchscope.engine.choice import ONE_BY_ONE
 from batchscope.engine.evaluate import LATER_PART
 from batchscope.engine.pack import initial_state
 from batchscope.engine.training import Cell, Loaded
+from batchscope.optim import RULES
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.study import Study
@@ -106,7 +107,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
 def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], int]:
     """Of one trial: bytes live within a step, as (constant, per example), and within a look."""
     steps, looks = [], []
-    rule = loaded.algorithm.rule
+    rule = RULES[loaded.algorithm.optimizer]
     graph = rule.needs_hessian_diagonal
     with torch.random.fork_rng(devices=[]):
         for count in PROBED:

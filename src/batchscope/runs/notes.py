@@ -8,12 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from batchscope.engine.choice import PROGRAMS, Choice
 from batchscope.errors import StoreError
 from batchscope.spec.space import Space
 
 T = TypeVar("T")
-_CHOICES = TypeAdapter(dict[int, Choice])
 _SPACES = TypeAdapter(dict[int, list[Space]])
 
 
@@ -32,29 +30,21 @@ def context(provenance: Mapping[str, Any], folder: Path) -> str:
     return found
 
 
-def choices(provenance: Mapping[str, Any], folder: Path) -> dict[int, Choice]:
-    """Batch size to the program that was chosen for it.
-
-    Raises:
-        StoreError: If what stands there is no such choice.
-    """
-    found = _read(_CHOICES, provenance.get("choices", {}), "choices", folder)
-    for size, choice in found.items():
-        if choice.program not in PROGRAMS or choice.pack_size < 1:
-            raise StoreError(
-                f"{folder / 'provenance.json'}: choices.{size} names the program {choice.program!r} and packs of "
-                f"{choice.pack_size}; there are {', '.join(PROGRAMS)} and packs of 1 and more: put the right file back"
-            )
-    return found
-
-
 def spaces(provenance: Mapping[str, Any], folder: Path) -> dict[int, list[Space]]:
-    """Batch size to its space and what widening made of it, where it was widened; errors are those of ``choices``."""
-    found = _read(_SPACES, provenance.get("spaces", {}), "spaces", folder)
+    """Batch size to its space and what widening made of it, where it was widened.
+
+    What stands there and is no such thing is a ``StoreError``.
+    """
+    found = read(_SPACES, provenance.get("spaces", {}), "spaces", folder)
     return {size: revisions for size, revisions in found.items() if revisions}
 
 
-def _read(adapter: TypeAdapter[T], value: object, name: str, folder: Path) -> T:
+def read(adapter: TypeAdapter[T], value: object, name: str, folder: Path) -> T:
+    """The value of ``name`` in the provenance of ``folder``.
+
+    Raises:
+        StoreError: If it is not of the adapter's type.
+    """
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

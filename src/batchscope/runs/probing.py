@@ -26,7 +26,7 @@ from batchscope.probes.time_model import fit_time_model
 from batchscope.runs.lanes import Lane
 from batchscope.runs.preflight import resolve_device
 from batchscope.runs.ranks import Ranks
-from batchscope.schedules.accumulation import accumulation
+from batchscope.schedules.micro_batches import accumulation
 from batchscope.spec.extras import known
 from batchscope.spec.probe import Probe, TimeModel
 from batchscope.spec.study import LARGEST_BATCH_SIZE

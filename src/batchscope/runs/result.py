@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from batchscope import report
 from batchscope.analysis import Curve, Table, needed, steps_to_result, summary
 from batchscope.errors import AnalysisError, StoreError, StudyError
+from batchscope.runs import notes
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
+from batchscope.spec.space import Range
+from batchscope.spec.study import Study
 from batchscope.store.imported import in_our_words, selected
 from batchscope.store.store import Store, find_runs
 
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
     from batchscope.analysis.options import Option
     from batchscope.analysis.recommend import Recommendation
     from batchscope.report.markup import Section
-    from batchscope.spec.study import Study
 
 
 class Run:
@@ -65,8 +68,6 @@ class Run:
                 raise StudyError(f"{source}: goals: must be a list, got {given!r:.80}")
             self.goals = tuple(in_our_words(Goal.parse(str(goal)), self._document) for goal in given)
         else:
-            from batchscope.spec.study import Study  # which loads torch: what was imported is read without
-
             self.study = Study.from_mapping(self._document, source)
             self.workload, self.goals = self.study.workload, self.study.goals
 
@@ -163,7 +164,7 @@ class Run:
             kind: ``yaml`` or ``pytorch``.
             goal: That the recommendation was for, by default the study's first.
         """
-        from batchscope.runs.snippet import snippet
+        from batchscope.runs.snippet import snippet  # here, because it loads torch
 
         aim = self._goals([] if goal is None else [goal])[0]
         return snippet(self.study, option, aim, kind, train_size=self._train_size())
@@ -186,15 +187,13 @@ class Run:
             live: Whether the run goes on; then the page says so and reloads itself.
             advice: The recommendation to show; by default that for the first goal on idealised hardware.
         """
-        from batchscope.report import page
-        from batchscope.report.sections import sections
-
         trials, measurements = self._tables()
         goals = self._goals(())
         curves = self._curves(*needed(trials, measurements, [goal.metric for goal in goals]), goals, False)
         document = summary(trials, measurements, goals, workload=self.workload, analyses=not live, curves=curves)
         self._store.write_summary(document)
-        html = page.render(
+        further = [] if live else report.sections.sections(trials, measurements, goals[0])
+        html = report.page.render(
             curves,
             trials,
             measurements,
@@ -203,25 +202,22 @@ class Run:
             provenance=self.provenance,
             title=self.workload,
             live=live,
-            sections=() if live else [self._advice(curves[0], advice), *sections(trials, measurements, goals[0])],
+            sections=() if live else [self._advice(curves[0], advice), *further],
         )
         return self._store.write_report(html)
 
     def _advice(self, curve: Curve, given: Recommendation | None) -> Section:
         """What to do, or why that cannot be said."""
-        from batchscope.report.recommendation import recommendation_section, refused_section
-        from batchscope.runs.advice import of_study
+        from batchscope.runs.advice import of_study  # here, because it knows what a run is
 
         try:
-            return recommendation_section(given or of_study(curve, self.study))
+            return report.recommendation.recommendation_section(given or of_study(curve, self.study))
         except AnalysisError as refusal:
-            return refused_section(str(refusal))
+            return report.recommendation.refused_section(str(refusal))
 
     def picture(self) -> str:
         """The curves of the study's goals as a still SVG, for a README or a paper; errors are those of ``curves``."""
-        from batchscope.report import picture
-
-        return picture.steps_to_result(self.curves(), title=self.workload)
+        return report.picture.steps_to_result(self.curves(), title=self.workload)
 
     def _tables(self) -> tuple[pl.DataFrame, pl.LazyFrame]:
         """Trials and measurements of one moment; of an imported run, the trials that its source would take."""
@@ -250,9 +246,6 @@ class Run:
         """At every batch size the sides of the space, as they are after the last revision."""
         if self.study is None:
             return None
-        from batchscope.runs import notes
-        from batchscope.spec.space import Range
-
         revised = notes.spaces(self.provenance, self.folder)
         return {
             size: {name: (d.min, d.max, d.scale) for name, d in space.items() if isinstance(d, Range)}

@@ -11,6 +11,7 @@ import yaml
 from batchscope.analysis import amounts
 from batchscope.analysis.options import Option
 from batchscope.errors import AnalysisError
+from batchscope.optim import RULES
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.goal import Goal
 from batchscope.spec.study import Study
@@ -92,7 +93,7 @@ def _yaml(study: Study, option: Option, goal: Goal) -> str:
 def _pytorch(study: Study, option: Option, goal: Goal, train_size: int | None) -> str:
     algorithm = study.algorithm
     optimizer = f"bs.optim.{_CLASSES[algorithm.optimizer]}(model.parameters(), {_arguments(study, option, train_size)})"
-    backward = ", backward=optimizer.backward" if algorithm.rule.needs_hessian_diagonal else ""
+    backward = ", backward=optimizer.backward" if RULES[algorithm.optimizer].needs_hessian_diagonal else ""
     micro = option.micro_batch_size or option.batch_size
     passes = option.accumulation_steps or 1
     ghost = [f"    model, _ = bs.nn.convert_ghost_batch_norm(model, {algorithm.ghost_batch_size})"]
@@ -160,7 +161,7 @@ def _arguments(study: Study, option: Option, train_size: int | None) -> str:
     values_given = study.algorithm.hyperparameters(point)
     given = {name: torch.tensor(value, dtype=torch.float64) for name, value in values_given.items()}
     scaled = Timeline(study, option.batch_size, train_size).scaled(given)
-    names = study.algorithm.rule.hyperparameters  # in the order of the rule, the learning rate first
+    names = study.algorithm.defaults  # in the order of the rule, the learning rate first
     values = {_TORCH_NAMES.get(name, name): f"{float(scaled[name]):.10g}" for name in names}
     if "beta1" in values:
         values["betas"] = f"({values.pop('beta1')}, {values.pop('beta2')})"

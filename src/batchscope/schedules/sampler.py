@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from batchscope.errors import ScheduleError
-from batchscope.schedules.accumulation import Accumulation, accumulation
 from batchscope.schedules.batch_size import BatchSchedule
+from batchscope.schedules.micro_batches import Accumulation, accumulation
 from batchscope.seeds import torch_generator
 
 LastBatch = Literal["wrap", "keep", "drop"]

@@ -9,18 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from batchscope.errors import ScheduleError
 from batchscope.schedules.compose import Ramp
 from batchscope.schedules.learning_rate import Number, holds
-
-ScalingRule = Literal["blr", "lsr", "srsr", "adam_square_root"]
-
-SCALING_RULES: Mapping[str, float] = {"blr": 0.0, "lsr": 1.0, "srsr": 0.5, "adam_square_root": 0.5}
-"""Study-file name -> the power of k that multiplies the learning rate."""
+from batchscope.schedules.table import SCALING_RULES, ScalingRule
 
 _SGD_ONLY = "a rule for SGD, which says nothing about Adam's averages"
 _MOMENTUM = {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchscope.errors import StudyError
-from batchscope.optim import RULES, Rule
+from batchscope.optim.table import HYPERPARAMETERS
 from batchscope.spec.extras import (
     BatchPlanned,
     FirstEpochs,
@@ -27,7 +26,7 @@ from batchscope.spec.space import Choice, Dimension, Frozen
 class Algorithm(Frozen):
     """How a trial is trained."""
 
-    optimizer: Annotated[str, BeforeValidator(lambda raw: known(raw, RULES, "optimizer"))] = "nesterov"
+    optimizer: Annotated[str, BeforeValidator(lambda raw: known(raw, HYPERPARAMETERS, "optimizer"))] = "nesterov"
     learning_rate_schedule: Schedule = NamedSchedule(name="constant")
     warm_up: Warming | None = None
     scaling_rule: Scaling | None = None
@@ -43,14 +42,14 @@ class Algorithm(Frozen):
     def _goes_together(self) -> Algorithm:
         if self.warm_up and self.warm_up.name == "golmant" and self.scaling_rule is None:
             raise ValueError("warm_up: golmant begins at the base rate of a scaling rule; give scaling_rule too")
-        if self.weight_decay is not None and "weight_decay" not in self.rule.hyperparameters:
+        if self.weight_decay is not None and "weight_decay" not in self.defaults:
             raise ValueError(f"weight_decay: {self.optimizer} has none; remove it")
         return self
 
-    @cached_property
-    def rule(self) -> Rule:
-        """The optimizer's update rule."""
-        return RULES[self.optimizer]
+    @property
+    def defaults(self) -> Mapping[str, float | None]:
+        """Every hyperparameter of the optimizer with its default; None where one must be given."""
+        return HYPERPARAMETERS[self.optimizer]
 
     @property
     def changes_batch_size(self) -> bool:
@@ -66,7 +65,7 @@ class Algorithm(Frozen):
     @property
     def searchable(self) -> set[str]:
         """Names that a search space may give."""
-        names = {*self.rule.hyperparameters, *self.learning_rate_schedule.parameter_names, "label_smoothing"}
+        names = {*self.defaults, *self.learning_rate_schedule.parameter_names, "label_smoothing"}
         if self.warm_up is not None:
             names.add("warm_up_length")
         if self.discard_small_loss is not None:
@@ -87,7 +86,7 @@ class Algorithm(Frozen):
             if isinstance(dimension, Choice) and any(isinstance(value, str) for value in dimension.values):
                 raise StudyError(f"search.space.{name}: must be numbers, got {list(dimension.values)}")
         schedule = self.learning_rate_schedule
-        needed = [name for name, default in self.rule.hyperparameters.items() if default is None]
+        needed = [name for name, default in self.defaults.items() if default is None]
         needed += [name for name, must in schedule.parameter_names.items() if must and name not in schedule.parameters]
         if self.warm_up is not None and self.warm_up.settled[0] is None:
             needed.append("warm_up_length")
@@ -121,8 +120,8 @@ class Algorithm(Frozen):
 
     def hyperparameters(self, point: Mapping[str, float | str]) -> dict[str, float]:
         """A value for every hyperparameter of the rule: from the point, the study file, or the default."""
-        values = {name: value for name, value in self.rule.hyperparameters.items() if value is not None}
+        values = {name: value for name, value in self.defaults.items() if value is not None}
         if self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay
-        values.update({name: float(point[name]) for name in self.rule.hyperparameters if name in point})
+        values.update({name: float(point[name]) for name in self.defaults if name in point})
         return values

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from batchscope.schedules import LEARNING_RATE_SCHEDULES, SCALING_RULES
-from batchscope.schedules.scaling import ScalingRule as RuleName
-from batchscope.schedules.text import parse_learning_rate
+from batchscope import schedules
+from batchscope.schedules.table import LEARNING_RATE_PARAMETERS, SCALING_RULES
+from batchscope.schedules.table import ScalingRule as RuleName
 from batchscope.spec.rate_text import is_rate
 from batchscope.spec.space import Frozen
 
@@ -31,8 +30,8 @@ def known(name: Any, names: Iterable[str], what: str) -> str:
 
 def _schedule_name(raw: Any) -> str:
     if is_rate(raw):
-        parse_learning_rate(raw)  # says what is wrong with it
-    return known(raw, LEARNING_RATE_SCHEDULES, "schedule")
+        schedules.parse_learning_rate(raw)  # says what is wrong with it
+    return known(raw, LEARNING_RATE_PARAMETERS, "schedule")
 
 
 def _by_name(raw: Any) -> Any:
@@ -57,10 +56,9 @@ class NamedSchedule(Frozen):
         return dict(self.__pydantic_extra__)
 
     @property
-    def parameter_names(self) -> dict[str, bool]:
+    def parameter_names(self) -> Mapping[str, bool]:
         """Every parameter of the schedule, and whether it must be given."""
-        signature = inspect.signature(LEARNING_RATE_SCHEDULES[self.name])
-        return {name: p.default is inspect.Parameter.empty for name, p in signature.parameters.items()}
+        return LEARNING_RATE_PARAMETERS[self.name]
 
     @model_validator(mode="after")
     def _parameters_known(self) -> NamedSchedule:

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from batchscope import schedules
 from batchscope.errors import ScheduleError
-from batchscope.schedules import LEARNING_RATE_SCHEDULES
-from batchscope.schedules.compose import Ramp
-from batchscope.schedules.learning_rate import Product, Schedule
-from batchscope.schedules.text import parse_learning_rate
+from batchscope.schedules.table import LEARNING_RATE_PARAMETERS
 
 
 def is_rate(raw: Any) -> bool:
     """Whether ``raw`` is a learning rate in words, such as ``"0.1, 0.02@60"``, not the name of a schedule."""
-    return isinstance(raw, str) and raw not in LEARNING_RATE_SCHEDULES and any(sign in raw for sign in "0123456789@,")
+    return isinstance(raw, str) and raw not in LEARNING_RATE_PARAMETERS and any(sign in raw for sign in "0123456789@,")
 
 
 def in_keys(document: Any) -> Any:
@@ -30,11 +28,11 @@ def in_keys(document: Any) -> Any:
     if not isinstance(algorithm, Mapping) or not is_rate(text):
         return document
     try:
-        base, schedule = parse_learning_rate(str(text), _epochs(document.get("budget")))
+        base, schedule = schedules.parse_learning_rate(str(text), _epochs(document.get("budget")))
     except ScheduleError:
         return document
     keys: dict[str, Any] = {}
-    if isinstance(schedule, Product) and isinstance(schedule.first, Ramp):
+    if isinstance(schedule, schedules.Product) and isinstance(schedule.first, schedules.Ramp):
         if algorithm.get("warm_up") is not None:
             raise ValueError(f"algorithm.warm_up: {text!r} has a warm-up already; keep one of the two")
         keys["warm_up"] = {"length": schedule.first.steps, "unit": "epochs"}
@@ -46,8 +44,8 @@ def in_keys(document: Any) -> Any:
     return {**document, "algorithm": {**algorithm, **keys}, "search": search}
 
 
-def _named(schedule: Schedule) -> dict[str, Any]:
-    name = next(name for name, kind in LEARNING_RATE_SCHEDULES.items() if type(schedule) is kind)
+def _named(schedule: schedules.Schedule) -> dict[str, Any]:
+    name = next(name for name, kind in schedules.LEARNING_RATE_SCHEDULES.items() if type(schedule) is kind)
     return {"name": name, "unit": "epochs"} | {field.name: getattr(schedule, field.name) for field in fields(schedule)}
 
 

@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from batchscope.errors import StoreError
 from batchscope.store.files import TEMPORARY, Files
 
@@ -29,15 +31,14 @@ class States:
 
     def save(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Write a state durably, replacing the one with this key."""
-        from safetensors.torch import save  # here, because tables are read without loading torch
+        from safetensors.torch import save  # here, because tables are read without torch
 
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         self._files.write(_name(key), save(plain, {"sha256": _checksum(plain)}))
 
     def load(self, key: str) -> tuple[dict[str, Tensor] | None, str]:
         """The state with this key, or None and what is wrong with it."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load  # here, because tables are read without torch
 
         name = _name(key)
         try:
@@ -81,7 +82,7 @@ def _name(key: str) -> str:
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
-    import torch
+    import torch  # here, because tables are read without it
 
     digest = hashlib.sha256()
     for name in sorted(tensors):

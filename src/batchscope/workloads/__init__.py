@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-from importlib import resources
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from batchscope.spec.workload import Workload
-from batchscope.workloads.registry import WORKLOADS, find
-from batchscope.workloads.user_file import load_file
+from batchscope.lazy import exports
 
-__all__ = ["WORKLOADS", "Listed", "check_name", "is_file", "load", "load_file", "names", "template"]
+if TYPE_CHECKING:
+    from batchscope.workloads.blank import template as template
+    from batchscope.workloads.catalogue import Listed as Listed
+    from batchscope.workloads.catalogue import check_name as check_name
+    from batchscope.workloads.catalogue import is_file as is_file
+    from batchscope.workloads.catalogue import load as load
+    from batchscope.workloads.catalogue import names as names
+    from batchscope.workloads.registry import WORKLOADS as WORKLOADS
+    from batchscope.workloads.user_file import load_file as load_file
 
-
-class Listed(NamedTuple):
-    """A row of ``batchscope workloads``."""
-
-    pattern: str
-    description: str
-    goals: tuple[str, ...]
-    example: str
-
-
-def load(name: str, data_dir: str | Path | None = None) -> Workload:
-    """The workload of a built-in name, or of ``path/to/file.py:function``.
-
-    ``data_dir`` is the folder of data sets; without it the environment's ``BATCHSCOPE_DATA``, else the user
-    cache directory. A name that is neither is a ``WorkloadError`` that names the nearest; data that is not
-    to be had is a ``DataError``.
-    """
-    if is_file(name):
-        return load_file(name, data_dir)
-    family, fields = find(name)
-    return dataclasses.replace(family.build(fields, data_dir), name=name)
-
-
-def check_name(name: str) -> None:
-    """Refuse what is neither a built-in name nor a file's function, before anything is loaded."""
-    if not is_file(name):
-        find(name)
-
-
-def is_file(name: str) -> bool:
-    """Whether a name means a user's file, not a built-in workload."""
-    return ".py:" in name or name.endswith(".py")
-
-
-def names() -> list[Listed]:
-    """Every built-in pattern, with what it is, goals to begin with, and a name that can be used as it is."""
-    return [Listed(family.pattern, family.description, family.goals, family.example) for family in WORKLOADS.values()]
-
-
-def template() -> str:
-    """A commented workload file that runs as it is: what ``batchscope init`` writes."""
-    return resources.files("batchscope.workloads").joinpath("starter.py").read_text(encoding="utf-8")
+__all__, __getattr__ = exports(
+    __name__,
+    {
+        "blank": ("template",),
+        "catalogue": ("Listed", "check_name", "is_file", "load", "names"),
+        "registry": ("WORKLOADS",),
+        "user_file": ("load_file",),
+    },
+)
