@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,3 +41,31 @@ def torch_generator(*parts: Part, device: str | torch.device = "cpu") -> torch.G
     import torch  # here, because tables are analysed without it
 
     return torch.Generator(device=device).manual_seed(key(*parts))
+
+
+def seed_python(seed: int) -> None:
+    """Seed the global generators of Python and numpy, which augmentations and stochastic depth often draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def keeping_python() -> Iterator[None]:
+    """Leave the global generators of Python and numpy as they were found."""
+    before, numpys = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpys)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, all global generators of the CPU, torch's, Python's and numpy's, begin at ``seed``; then as before."""
+    import torch
+
+    with keeping_python(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        seed_python(seed)
+        yield

@@ -197,9 +197,11 @@ class Counting(Vmap):
 
     computed = 0
 
-    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
+    def evaluate(
+        self, state: State, examples: Pair, whole: Sequence[Accumulators] = (), place: int = 0
+    ) -> dict[str, Tensor]:
         """As ever."""
-        found = super().evaluate(state, examples, whole)
+        found = super().evaluate(state, examples, whole, place)
         self.computed += next(iter(found.values())).numel()
         return found
 

@@ -18,7 +18,7 @@ from batchscope.engine.evaluate import Accumulators
 from batchscope.engine.graphs import Graph, tensors
 from batchscope.engine.loop import channels_last
 from batchscope.engine.pack import State, slots_of
-from batchscope.engine.randomness import seed_step
+from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.traced import InPlace, Traced
 from batchscope.engine.training import Cell, Settings
 from batchscope.tensors import Pair, leaves, map_tree, under_prefix
@@ -53,7 +53,9 @@ class Alone(Traced):
                         total[k] += advance(trial, step, batch)
         return {name: value.contiguous() for name, value in state.items()}, total
 
-    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
+    def evaluate(
+        self, state: State, examples: Pair, whole: Sequence[Accumulators] = (), place: int = 0
+    ) -> dict[str, Tensor]:
         """One forward pass for every trial."""
         self._set_training(False)
         rows: list[State] = []
@@ -63,6 +65,7 @@ class Alone(Traced):
                 own = {name: value[k] for name, value in state.items()}
                 arguments = (under_prefix("parameter", own), under_prefix("buffer", own), inputs, targets)
                 graph = self._graph("evaluate alone", self._measure, arguments, self.cell.loaded.graphs)
+                seed_part(self.cell, place)
                 rows.append(graph(*arguments))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 

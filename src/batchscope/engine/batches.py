@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
 
 from batchscope.errors import WorkloadError
-from batchscope.seeds import key, torch_generator
+from batchscope.seeds import key, seeded, torch_generator
 from batchscope.spec.workload import Stream, TrainingData, Workload
 from batchscope.tensors import Pair, map_pair
 
@@ -59,8 +59,7 @@ class Batches:
             where = self._positions(start, count)
             return map_pair(lambda tensor: tensor.index_select(0, where), data)
         elif self._size is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(key(self._seed, "examples", self._replicate, start))
+            with seeded(key(self._seed, "examples", self._replicate, start)):
                 drawn = _collate([self._source[i] for i in self._positions(start, count).tolist()])
         else:
             drawn = _collate(self._next(start, count))
@@ -88,9 +87,14 @@ class Batches:
         """Read an iterable on from where it is; begin again, and skip, when asked for an earlier place."""
         if self._reader is None or start < self._read:
             self._reader, self._read = self._examples(), 0
-        skipped = list(itertools.islice(self._reader, start - self._read, start - self._read + count))
+        found = []
+        for place in range(self._read, start + count):
+            with seeded(key(self._seed, "example", self._replicate, place)):
+                example = next(self._reader)
+            if place >= start:
+                found.append(example)
         self._read = start + count
-        return skipped
+        return found
 
     def _examples(self) -> Iterator[Any]:
         assert callable(self._data)

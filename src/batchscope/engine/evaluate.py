@@ -26,7 +26,7 @@ from batchscope.tensors import Pair, Tree, leaves, map_pair
 
 State = dict[str, Tensor]
 Accumulators = Mapping[str, Any]
-Forward = Callable[[State, Pair, Sequence[Accumulators]], dict[str, Tensor]]
+Forward = Callable[[State, Pair, Sequence[Accumulators], int], dict[str, Tensor]]
 
 # Examples in a part. Most looks end in one of the first, so they are small.
 FIRST_PART, FIRST_PARTS = 64, 2
@@ -160,7 +160,8 @@ def evaluate(
             held = left
             where = torch.tensor(held, device=cell.loaded.device)
             own = {name: value.index_select(0, where) for name, value in needed.items()}
-        sums.add(forward(own, part.examples, [whole[k] for k in held] if factories else ()), part.fresh, held)
+        accumulators = [whole[k] for k in held] if factories else ()
+        sums.add(forward(own, part.examples, accumulators, part.end - part.fresh), part.fresh, held)
         for k in left:
             taken[k] = part.end
     means = {name: (value / total).tolist() for name, value in sums.first.items()}

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from batchscope.engine.evaluate import Accumulators, per_example
-from batchscope.engine.pack import State, slots_of
+from batchscope.engine.habits import habits
+from batchscope.engine.pack import State, kept, slots_of, trained
 from batchscope.engine.program import Program
-from batchscope.engine.randomness import seed_step
+from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.training import Cell, Settings, batch_loss
 from batchscope.errors import WorkloadError
 from batchscope.optim.fused import fused_update
 from batchscope.optim.hutchinson import hessian_diagonal_of_graph
-from batchscope.tensors import Pair, Tree, map_tree, with_prefix
+from batchscope.tensors import Pair, Tree, map_pair, map_tree, with_prefix
 
 
 class Loop(Program):
@@ -34,7 +35,7 @@ class Loop(Program):
             WorkloadError: If the layout would change nothing.
         """
         super().__init__(cell)
-        self._module = cell.loaded.module()
+        self._module, self._habits = cell.loaded.module(), habits(cell.loaded)
         self._channels_last = channels_last
         if channels_last and not any(parameter.ndim == 4 for parameter in self._module.parameters()):
             raise WorkloadError("the model has no two-dimensional convolution, whose layout could be changed")
@@ -54,13 +55,18 @@ class Loop(Program):
             sums.append(total)
         return {name: torch.stack([own[name] for own in states]) for name in state}, torch.stack(sums)
 
-    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
+    def evaluate(
+        self, state: State, examples: Pair, whole: Sequence[Accumulators] = (), place: int = 0
+    ) -> dict[str, Tensor]:
         """Evaluate the trials one after the other."""
         inputs, targets = examples
         rows = []
         with torch.no_grad(), self.cell.loaded.precision():
             for k, own in enumerate(_each(state)):
                 self._load(own).eval()
+                if self._habits.writes_inputs:  # into what all evaluations share
+                    inputs, targets = map_pair(Tensor.clone, examples)
+                seed_part(self.cell, place, python=self._habits.draws)
                 outputs = self._forward(inputs)
                 rows.append(per_example(self.cell.loaded.workload, outputs, targets))
                 for metric in whole[k].values() if whole else ():
@@ -69,7 +75,7 @@ class Loop(Program):
 
     def _train_one(self, state: State, hyper: State, rates: Tensor, start: int) -> tuple[State, Tensor]:
         rule, cell = self.cell.rule, self.cell
-        named = dict(self._load(state).train().named_parameters())
+        named: dict[str, Tensor] = dict(trained(self._load(state).train()))
         slots = {
             name: {slot: torch.empty_like(named[name], dtype=value.dtype).copy_(value) for slot, value in own.items()}
             for name, own in slots_of(state, rule.slots).items()
@@ -80,29 +86,27 @@ class Loop(Program):
             step = start + i
             clock = torch.tensor([step + 1, cell.timeline.epoch(step)], dtype=torch.float64, device=rates.device)
             inputs, targets = cell.batch(step)
-            seed_step(cell, step)
+            seed_step(cell, step, python=self._habits.draws)
             with cell.loaded.precision():
                 loss = batch_loss(cell, self._forward(inputs), targets, hyper, clock[1])
-            curved = rule.needs_hessian_diagonal
-            gradients = torch.autograd.grad(
-                loss, list(named.values()), create_graph=curved, allow_unused=True, materialize_grads=True
-            )
             diagonal: dict[str, Tensor] = {}
-            if curved:
-                found = hessian_diagonal_of_graph(gradients, list(named.values()), _by_probe(cell.probes(step, named)))
-                diagonal = dict(zip(named, found, strict=True))
+            if rule.needs_hessian_diagonal:
+                gradients, diagonal = _with_diagonal(loss, named, cell.probes(step, named))
+            else:
+                gradients = _gradients(loss, named)
             with torch.no_grad():
                 total += loss.detach()
                 if self._update is not None:
-                    kept = [[slots[name][slot] for name in named] for slot in rule.slots]
+                    moving = [named[name] for name in gradients]
+                    own = [[slots[name][slot] for name in gradients] for slot in rule.slots]
                     now = {**numbers, "learning_rate": float(rate)}
-                    self._update(list(named.values()), gradients, kept, step + 1, now)
+                    self._update(moving, list(gradients.values()), own, step + 1, now)
                     continue
                 changing, count = {**hyper, "learning_rate": rate}, clock[0].to(rate.dtype)
-                for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
-                    curvature = (diagonal[name],) if curved else ()
-                    moved, slots[name] = rule.update(parameter, gradient, slots[name], count, changing, *curvature)
-                    parameter.copy_(moved)
+                for name, gradient in gradients.items():
+                    curvature = (diagonal[name],) if diagonal else ()
+                    moved, slots[name] = rule.update(named[name], gradient, slots[name], count, changing, *curvature)
+                    named[name].copy_(moved)
         return self._read(slots), total
 
     def _forward(self, inputs: Tree) -> Any:
@@ -110,24 +114,48 @@ class Loop(Program):
 
     def _load(self, state: State) -> nn.Module:
         with torch.no_grad():
-            for name, parameter in self._module.named_parameters():
+            for name, parameter in trained(self._module).items():
                 parameter.copy_(state[f"parameter/{name}"])
-            for name, buffer in self._module.named_buffers():
+            for name, buffer in kept(self._module).items():
                 buffer.copy_(state[f"buffer/{name}"])
         return self._module
 
     def _read(self, slots: dict[str, dict[str, Tensor]]) -> State:
-        state = {name: value.detach() for name, value in self._module.named_parameters()}
-        buffers = dict(self._module.named_buffers())
-        kept = {f"slot/{slot}/{name}": value for name, own in slots.items() for slot, value in own.items()}
-        read = {**with_prefix("parameter", state), **kept, **with_prefix("buffer", buffers)}
-        return {name: value.clone(memory_format=torch.contiguous_format) for name, value in read.items()}
+        flat = {f"slot/{slot}/{name}": value for name, own in slots.items() for slot, value in own.items()}
+        read = {
+            **with_prefix("parameter", trained(self._module)),
+            **flat,
+            **with_prefix("buffer", kept(self._module)),
+        }
+        return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in read.items()}
 
 
 def _each(state: State) -> Iterator[State]:
     count = next(iter(state.values())).shape[0]
     for k in range(count):
         yield {name: value[k] for name, value in state.items()}
+
+
+def _gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> State:
+    """As ``backward`` leaves them, hooks and all; without those that the loss does not depend on.
+
+    Such a parameter stays as it is, weight decay and momentum included, as under torch's own optimizers.
+    """
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = {}
+    for name, parameter in parameters.items():
+        if parameter.grad is not None:
+            found[name] = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+            parameter.grad = None
+    return found
+
+
+def _with_diagonal(loss: Tensor, parameters: Mapping[str, Tensor], probes: State) -> tuple[State, State]:
+    """Gradients, and the estimated diagonal of the Hessian."""
+    values = list(parameters.values())
+    gradients = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True, materialize_grads=True)
+    diagonal = hessian_diagonal_of_graph(gradients, values, _by_probe(probes))
+    return dict(zip(parameters, gradients, strict=True)), dict(zip(parameters, diagonal, strict=True))
 
 
 def _by_probe(probes: State) -> list[list[Tensor]]:

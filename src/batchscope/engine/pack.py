@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from batchscope.engine.training import Cell
 from batchscope.spec.trial import Trial
@@ -86,11 +86,22 @@ def initial_state(cell: Cell, trial: Trial) -> State:
     """The state of one trial before its first step."""
     module = cell.loaded.module(trial.seed)
     state: State = {}
-    for name, parameter in module.named_parameters():
+    for name, parameter in trained(module).items():
         value = parameter.detach()
         state[f"parameter/{name}"] = value
         state |= {f"slot/{slot}/{name}": tensor for slot, tensor in cell.rule.init(value).items()}
-    return state | with_prefix("buffer", {name: buffer.detach() for name, buffer in module.named_buffers()})
+    return state | with_prefix("buffer", {name: buffer.detach() for name, buffer in kept(module).items()})
+
+
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that updates change, each once, however many layers share it."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def kept(module: nn.Module) -> dict[str, Tensor]:
+    """What else a trial's outputs depend on: buffers, and parameters that are frozen."""
+    frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return frozen | dict(module.named_buffers())
 
 
 def slots_of(state: State, slots: Sequence[str]) -> dict[str, dict[str, Tensor]]:

@@ -59,7 +59,9 @@ class Program(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
+    def evaluate(
+        self, state: State, examples: Pair, whole: Sequence[Accumulators] = (), place: int = 0
+    ) -> dict[str, Tensor]:
         """Name to (K, B) values of some validation examples: ``loss`` and every metric that is an average.
 
         Args:
@@ -67,6 +69,7 @@ class Program(ABC):
             examples: Inputs and targets, B of them.
             whole: For each trial the metrics that are no averages, to be updated with these examples; a program that
                 cannot serve such metrics refuses the workload at its birth.
+            place: Validation examples before these, by which random numbers are seeded.
         """
 
 

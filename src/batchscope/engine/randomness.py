@@ -8,13 +8,23 @@ from contextlib import contextmanager
 import torch
 
 from batchscope.engine.training import Cell
-from batchscope.seeds import key
+from batchscope.seeds import keeping_python, key, seed_python
 
 
-def seed_step(cell: Cell, step: int) -> None:
-    """Seed torch's global generator of the cell's device for one step."""
-    seed = key(cell.loaded.study.seed, "step", cell.replicate, step)
+def seed_step(cell: Cell, step: int, *, python: bool = False) -> None:
+    """Seed the global generators for one step: torch's of the cell's device, and Python's and numpy's where asked."""
+    _seed(cell, key(cell.loaded.study.seed, "step", cell.replicate, step), python)
+
+
+def seed_part(cell: Cell, place: int, *, python: bool = False) -> None:
+    """Seed them for the evaluation of the validation examples from a place on."""
+    _seed(cell, key(cell.loaded.study.seed, "evaluation", place), python)
+
+
+def _seed(cell: Cell, seed: int, python: bool) -> None:
     device = cell.loaded.device
+    if python:
+        seed_python(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     else:
@@ -25,5 +35,5 @@ def seed_step(cell: Cell, step: int) -> None:
 def keeping_generators(device: torch.device) -> Iterator[None]:
     """Leave the global generators as they were found."""
     devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with keeping_python(), torch.random.fork_rng(devices=devices):
         yield

@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from batchscope.engine.evaluate import is_average, per_example
 from batchscope.engine.graphs import Graph, captured_in_place, traced
+from batchscope.engine.habits import habits
 from batchscope.engine.pack import State
 from batchscope.engine.program import Program
 from batchscope.engine.training import Cell, batch_loss
@@ -40,12 +41,15 @@ class Traced(Program):
                 the graph operation by operation.
 
         Raises:
-            WorkloadError: If a metric is no average over examples, which needs the loop, or the device is wrong.
+            WorkloadError: If a metric is no average over examples, or the workload's code does what no graph can hold,
+                both of which need the loop; or if the device is wrong.
         """
         super().__init__(cell)
         for name, metric in cell.loaded.workload.metrics.items():
             if not is_average(metric):
                 raise WorkloadError(f"the metric {name} is no average over examples, which a graph needs")
+        if unfit := habits(cell.loaded).unfit:
+            raise WorkloadError(unfit)
         self._module = cell.loaded.module()
         if in_place is captured_in_place and cell.loaded.device.type != "cuda":
             raise WorkloadError("captured needs a CUDA device; write engine.program: vmap, or compiled")

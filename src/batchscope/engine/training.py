@@ -19,7 +19,7 @@ from batchscope.optim import RULES, Rule
 from batchscope.optim.hutchinson import signs
 from batchscope.plan.timeline import Timeline
 from batchscope.schedules import SmallLossDiscard
-from batchscope.seeds import torch_generator
+from batchscope.seeds import key, seeded, torch_generator
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
@@ -52,7 +52,8 @@ class Loaded:
         self.workload, self.study, self.device = workload, study, device
         self.algorithm: Algorithm = study.algorithm
         self.dtype = DTYPES[study.engine.dtype]
-        validation = placed(as_tensors(workload.validation), self.dtype, device)
+        with seeded(key(study.seed, "validation examples")):  # a Dataset may draw random numbers
+            validation = placed(as_tensors(workload.validation), self.dtype, device)
         self.validation: Pair = validation if ordered else in_random_order(validation, study.seed)
         self._batches: dict[int, Batches] = {}
         # An evaluation is the same at every batch size: its graphs are shared.
@@ -73,8 +74,7 @@ class Loaded:
 
     def module(self, seed: int = 0) -> nn.Module:
         """A fresh module whose initial values depend on ``seed`` only, whatever the device."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             module = self.workload.model()
         if not isinstance(module, nn.Module):
             raise WorkloadError(f"model() must return a torch.nn.Module, got {type(module).__name__}")
@@ -83,7 +83,20 @@ class Loaded:
             raise WorkloadError(
                 f"algorithm.ghost_batch_size: the model of {self.study.workload} has no batch norm; remove it"
             )
-        return module.to(device=self.device, dtype=self.dtype)
+        return _placed_module(module, self.device, self.dtype)
+
+
+def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The module on the device and in the dtype; shared buffers stay shared, which ``Module.to`` does not see to."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            places.setdefault(id(buffer), []).append((part, name))
+    module.to(device=device, dtype=dtype)
+    for (first, name), *others in places.values():
+        for part, other in others:
+            setattr(part, other, getattr(first, name))
+    return module
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.func import vmap
 from batchscope.engine.evaluate import Accumulators
 from batchscope.engine.graphs import Graph, tensors
 from batchscope.engine.pack import State, slots_of
-from batchscope.engine.randomness import seed_step
+from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.traced import InPlace, Traced
 from batchscope.engine.training import Cell, Settings
 from batchscope.optim.fused import FusedUpdate
@@ -85,7 +85,9 @@ class Vmap(Traced):
         flat |= {f"buffer/{name}": value for name, value in buffers.items()}
         return {name: value[:count] for name, value in flat.items()}, total[:count]
 
-    def evaluate(self, state: State, examples: Pair, whole: Sequence[Accumulators] = ()) -> dict[str, Tensor]:
+    def evaluate(
+        self, state: State, examples: Pair, whole: Sequence[Accumulators] = (), place: int = 0
+    ) -> dict[str, Tensor]:
         """One forward pass for the whole pack."""
         trials, fill = self._fill(state, self._evaluated_size(next(iter(state.values())).shape[0]))
         state = fill(state)
@@ -94,6 +96,7 @@ class Vmap(Traced):
         self._set_training(False)
         with torch.no_grad():
             graph = self._graph("evaluate", self._measure_of_each, arguments, self.cell.loaded.graphs)
+            seed_part(self.cell, place)
             found: State = graph(*arguments)
         return {name: values[:trials] for name, values in found.items()}
 

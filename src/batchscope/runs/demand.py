@@ -24,6 +24,7 @@ from batchscope.engine.training import Cell, Loaded
 from batchscope.optim import RULES
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.timeline import Timeline
+from batchscope.seeds import seeded
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Tree, leaves, map_tree
@@ -109,15 +110,19 @@ def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], 
     steps, looks = [], []
     rule = RULES[loaded.algorithm.optimizer]
     graph = rule.needs_hessian_diagonal
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         for count in PROBED:
             module = loaded.module()
             inputs, targets = loaded.batches(0).take(0, count)
             own = sum(tensor.nbytes for tensor in leaves((inputs, targets)))
             with _LiveBytes() as live:
                 loss = loaded.workload.loss(module.train()(inputs), targets).mean()
-                parameters = list(module.parameters())
-                torch.autograd.grad(loss, parameters, create_graph=graph, allow_unused=True)
+                if graph:
+                    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+                    torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+                else:
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    module.zero_grad()
                 del loss
             steps.append(live.peak * (2 if graph else 1) + own)
             with _LiveBytes() as live, torch.no_grad():
