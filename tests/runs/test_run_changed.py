@@ -9,6 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from batchscope import runs
+from batchscope.cli.main import DONE, invoke
 from batchscope.errors import StudyError
 from batchscope.executors.worker import Worker
 from batchscope.runs import Interrupted, Run
@@ -194,3 +195,50 @@ def test_every_trial_that_a_change_leaves_behind_is_still_a_row_once(tmp_path: P
     rows, looks = tables(tmp_path / "run")
     assert rows["trial"].n_unique() == len(rows) == 8
     assert not looks.select(pl.struct("trial", "step").is_duplicated().any()).item()
+
+
+def winners(result: Run) -> list[tuple[object, ...]]:
+    return result.steps_to_result().table.select("batch_size", "steps", "trials").rows()
+
+
+WIDENED = "search.widen={edge: 0.3, rounds: 1}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["seed=1"]),
+        ([], ["search.space.learning_rate={min: 0.001, max: 0.01, scale: log}"]),
+        ([WIDENED, "search.confirm.seeds=1"], [WIDENED, "seed=3"]),
+        (["search.trials=6"], []),
+        (["batch_sizes=[8, 32]", "search.confirm.seeds=2"], ["batch_sizes=[8]", "search.confirm.seeds=1"]),
+    ],
+    ids=str,
+)
+def test_only_the_trials_of_the_present_study_count(
+    tmp_path: Path, before: list[str], after: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another study has left in the folder is kept, named everywhere, and changes no answer."""
+    first = do(tmp_path / "run", FULL_LOOKS, *before)
+    assert first.warnings == [] and first.not_counted == 0
+    both = do(tmp_path / "run", FULL_LOOKS, *after)
+    fresh = do(tmp_path / "fresh", FULL_LOOKS, *after)
+    assert set(both.trials["trial"]) == set(fresh.trials["trial"]) and fresh.not_counted == 0
+    assert winners(both) == winners(fresh)
+    everything = set(tables(tmp_path / "run")[0]["trial"])
+    assert both.not_counted == len(everything - set(fresh.trials["trial"])) > 0
+    words = f"{both.not_counted} trials of an earlier study, not counted"
+    assert words in both.warnings
+    assert set(both.measurements.collect()["trial"]) == set(fresh.trials["trial"])
+    assert both.status()["not_counted"] == both.not_counted
+    counts = [[lane["trials"] for lane in result.status()["batch_sizes"]] for result in (both, fresh)]
+    assert counts[0] == counts[1]
+    document = both.summary()
+    assert document["not_counted"] == both.not_counted and words in document["goals"][0]["notes"]
+    assert words in (tmp_path / "run" / "report.html").read_text()
+    for verb in ("analyze", "status"):
+        capsys.readouterr()
+        assert invoke([verb, str(tmp_path / "run")]) == DONE
+        assert words in capsys.readouterr().err
+    assert invoke(["export", str(tmp_path / "run"), "--format", "parquet", "-o", str(tmp_path / "out")]) == DONE
+    assert set(pl.read_parquet(tmp_path / "out" / "trials.parquet")["trial"]) == set(fresh.trials["trial"])

@@ -39,7 +39,7 @@ def test_a_new_run_is_empty_and_knows_what_was_asked(folder: Path) -> None:
         pass
     store = Store.open(folder)
     assert store.study_text == "workload: digits/softmax\n"
-    assert store.provenance == {"schema": 1, "seed": 0}
+    assert store.provenance == {"schema": 1, "seed": 0, "run": store.provenance["run"]}
     trials, looks = content(store)
     assert trials.is_empty() and looks.is_empty()
     assert trials.schema["trial"] == pl.String and looks.schema["step"] == pl.Int64

@@ -10,8 +10,10 @@ import typer
 
 from batchscope.cli.options import RunFolder
 from batchscope.cli.show import say
+from batchscope.runs import open_run
+from batchscope.runs.planned import left_out
 from batchscope.store import Store, find_runs
-from batchscope.store.exporters import export_batch_science, export_tables
+from batchscope.store.exporters import every, export_batch_science, export_tables
 
 
 class Format(StrEnum):
@@ -36,12 +38,13 @@ def export(
     target = output or run / "exports" / file_format.value
     for folder in runs:
         store = Store.open(folder)
-        place = target / folder.relative_to(run)
+        place, result = target / folder.relative_to(run), open_run(folder)
+        counted = result.counted if result.study else every  # an archive keeps what its source did not analyse
         if file_format is Format.BATCH_SCIENCE:
-            written = export_batch_science(store, place)
+            written = export_batch_science(store, place, counted)
         else:
-            written = export_tables(store, place, "csv" if file_format is Format.CSV else "parquet")
-        for note in (*store.warnings, *written.notes):
+            written = export_tables(store, place, "csv" if file_format is Format.CSV else "parquet", counted)
+        for note in (*store.warnings, *left_out(result.not_counted), *written.notes):
             say(f"note: {note}", stderr=True)
         counts = f"{written.trials:,} trials, {written.measurements:,} measurements"
         say(f"{written.folder}: {counts}")

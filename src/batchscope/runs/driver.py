@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from batchscope.runs.layout import lay_out
 from batchscope.runs.preflight import check_extension, check_goals, grids_of, resolve_device, timelines_of
 from batchscope.runs.progress import Lane, Progress
 from batchscope.runs.rows import Computed, Record, measurement_rows, outcomes, trial_row
+from batchscope.spec.space import Space
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 from batchscope.store.provenance import collect
@@ -242,6 +243,7 @@ class Driver:
         if size.finished:
             following = size.follow()
             if following:
+                self._note_spaces(races[0].heat.batch_size, size.spaces)
                 return submitted + self._continue(executor, *following)
             self._finish(executor, races[0].heat.batch_size)
         return submitted
@@ -263,16 +265,23 @@ class Driver:
     def _finish(self, executor: Executor, batch_size: int) -> None:
         """A batch size is done: its trials have their last status, and no state of theirs is needed again."""
         self._commit()
-        spaces = self._sizes[batch_size].spaces
-        if len(spaces) > 1:
-            written = [{name: d.model_dump(exclude_none=True) for name, d in space.items()} for space in spaces]
-            provenance = self._store.provenance
-            revisions = {**provenance.get("spaces", {}), str(batch_size): written}
-            self._store.write_provenance({**provenance, "spaces": revisions})
+        self._note_spaces(batch_size, self._sizes[batch_size].spaces)
         self._store.compact(batch_size)
         keys = self._store.state_keys()
         self._store.drop_states([key for key in keys if key.startswith(f"{batch_size}-")])
         executor.submit(Forgetting(batch_size))
+
+    def _note_spaces(self, batch_size: int, spaces: Sequence[Space]) -> None:
+        """Write what widening made of the space, before any trial of it: readers tell by it which trials count."""
+        provenance = self._store.provenance
+        known = provenance.get("spaces", {})
+        revisions = {size: revised for size, revised in known.items() if size != str(batch_size)}
+        if len(spaces) > 1:
+            revisions[str(batch_size)] = [
+                {name: d.model_dump(exclude_none=True) for name, d in space.items()} for space in spaces
+            ]
+        if revisions != known:
+            self._store.write_provenance({**provenance, "spaces": revisions})
 
     def _commit(self) -> None:
         """Write what was computed since the last time."""

@@ -12,7 +12,7 @@ import polars as pl
 from batchscope import report
 from batchscope.analysis import Curve, Table, needed, steps_to_result, summary
 from batchscope.errors import AnalysisError, StoreError, StudyError
-from batchscope.runs import notes
+from batchscope.runs.planned import left_out, planned, spaces
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
 from batchscope.spec.space import Range
@@ -35,6 +35,7 @@ class Run:
         workload: The workload's name.
         goals: The goals of the study; an imported run may have none.
         provenance: Versions, hardware, seeds, and the programs that were chosen.
+        not_counted: Trials of an earlier study in the same folder, as of the last reading.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -50,6 +51,7 @@ class Run:
             names = ", ".join(str(found) for found in inside[:5]) + (", ..." if len(inside) > 5 else "")
             raise AnalysisError(f"{self.folder} holds {len(inside)} runs; give one of them: {names}")
         self._store = Store.open(self.folder)
+        self.not_counted = 0
         self.provenance = self._store.provenance
         try:
             self._read_study()
@@ -73,13 +75,13 @@ class Run:
 
     @property
     def trials(self) -> pl.DataFrame:
-        """One row for each trial: id, batch size, hyperparameters, status, steps."""
-        return self._store.trials()
+        """One row for each trial that counts: id, batch size, hyperparameters, status, steps."""
+        return self._tables()[0]
 
     @property
     def measurements(self) -> pl.LazyFrame:
         """One row for each evaluation of each trial: step, examples, epoch, metrics, seconds."""
-        return self._store.measurements()
+        return self._tables()[1]
 
     @property
     def driver(self) -> str | None:
@@ -89,8 +91,8 @@ class Run:
     @property
     def warnings(self) -> list[str]:
         """What was found damaged or lost, and what a replay may not repeat, one line each."""
-        self._store.trials()  # what is damaged shows when it is read
-        return [*self._store.warnings, *map(str, self.provenance.get("remarks", []))]
+        self._tables()  # what is damaged shows when it is read
+        return [*self._store.warnings, *left_out(self.not_counted), *map(str, self.provenance.get("remarks", []))]
 
     def steps_to_result(self, goal: str | Goal | None = None, *, equal_trials: bool = False) -> Curve:
         """The curve of a goal, by default of the study's first one.
@@ -123,7 +125,8 @@ class Run:
         asked = self._goals(goals)
         tables = self._needed(asked)
         curves = self._curves(*tables, asked, equal_trials)
-        return curves, summary(*tables, asked, workload=self.workload, curves=curves)
+        document = summary(*tables, asked, workload=self.workload, curves=curves)
+        return curves, document | {"not_counted": self.not_counted}
 
     def status(self) -> dict[str, Any]:
         """How far the run is: who drives it, and for every batch size the trials by status and the best steps."""
@@ -143,6 +146,7 @@ class Run:
         return {
             "workload": self.workload,
             "driver": self.driver,
+            "not_counted": self.not_counted,
             "batch_sizes": [
                 {
                     "batch_size": size,
@@ -191,6 +195,7 @@ class Run:
         goals = self._goals(())
         curves = self._curves(*needed(trials, measurements, [goal.metric for goal in goals]), goals, False)
         document = summary(trials, measurements, goals, workload=self.workload, analyses=not live, curves=curves)
+        document["not_counted"] = self.not_counted
         self._store.write_summary(document)
         further = [] if live else report.sections.sections(trials, measurements, goals[0])
         html = report.page.render(
@@ -220,9 +225,20 @@ class Run:
         return report.picture.steps_to_result(self.curves(), title=self.workload)
 
     def _tables(self) -> tuple[pl.DataFrame, pl.LazyFrame]:
-        """Trials and measurements of one moment; of an imported run, the trials that its source would take."""
+        """Trials and measurements of one moment, as far as they count."""
         trials, measurements = self._store.tables()
-        return selected(trials, self._document), measurements
+        found = self.counted(trials)
+        if self.not_counted:
+            measurements = measurements.join(found.lazy().select("trial"), on="trial", how="semi")
+        return found, measurements
+
+    def counted(self, trials: pl.DataFrame) -> pl.DataFrame:
+        """Of the trials in the folder those that the study plans, or that the source of an imported run would take."""
+        if self.study is None:
+            return selected(trials, self._document)
+        found = planned(trials, self.study, self._store.provenance, self.folder)
+        self.not_counted = len(trials) - len(found)
+        return found
 
     def _needed(self, goals: Sequence[Goal]) -> tuple[pl.DataFrame, Table]:
         """The tables, as far as the goals need them."""
@@ -232,6 +248,7 @@ class Run:
         space = self._space()
         # What is drawn without a damaged segment says so, wherever it is shown.
         lacking = [f"{damage}; this curve may be wrong without them" for damage in self._store.damage]
+        lacking += [*self._store.foreign, *left_out(self.not_counted)]
         found = [steps_to_result(trials, measurements, goal, space=space, equal_trials=equal_trials) for goal in goals]
         return [replace(curve, notes=(*lacking, *curve.notes)) for curve in found]
 
@@ -246,7 +263,7 @@ class Run:
         """At every batch size the sides of the space, as they are after the last revision."""
         if self.study is None:
             return None
-        revised = notes.spaces(self.provenance, self.folder)
+        revised = spaces(self.study, self._store.provenance, self.folder)
         return {
             size: {name: (d.min, d.max, d.scale) for name, d in space.items() if isinstance(d, Range)}
             for size in self.study.batch_sizes

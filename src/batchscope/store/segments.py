@@ -44,6 +44,7 @@ class Pair:
     measurements: str
     batch_size: int
     replaces: frozenset[str]
+    run: str
     rows: pl.DataFrame = field(compare=False, repr=False)
 
     @property
@@ -67,11 +68,15 @@ class Damage:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The committed pairs at one moment, what is damaged, and what commits and merges cut short have left."""
+    """The committed pairs at one moment, what is damaged, and what commits and merges cut short have left.
+
+    ``foreign`` are pairs that another run has committed: they do not count, and stay where they are.
+    """
 
     pairs: tuple[Pair, ...]
     damage: tuple[Damage, ...]
     leftovers: tuple[tuple[str, str], ...]
+    foreign: tuple[Pair, ...] = ()
 
 
 class Segments:
@@ -79,6 +84,7 @@ class Segments:
 
     def __init__(self, files: Files) -> None:
         """Nothing is read yet."""
+        self.run = ""  # what marks the segments of this run; nothing where its provenance has no mark
         self._files = files
         self._pairs: dict[str, Pair] = {}
         self._verified: set[str] = set()
@@ -129,10 +135,11 @@ class Segments:
         partner = f"b{batch_size}-{identity}-{_checksum(data)}.parquet"
         self._files.write(f"{MEASUREMENTS}/{partner}", data)
         links = {"batchscope.measurements": partner, "batchscope.replaces": json.dumps(sorted(replaced))}
+        links["batchscope.run"] = self.run
         data = _parquet(trials, links)
         name = f"b{batch_size}-{identity}-{_checksum(data)}.parquet"
         self._files.write(f"{TRIALS}/{name}", data)
-        self._pairs[name] = Pair(name, partner, batch_size, replaced, trials)
+        self._pairs[name] = Pair(name, partner, batch_size, replaced, self.run, trials)
         self._verified.add(partner)
 
     def is_large(self, pair: Pair) -> bool:
@@ -179,16 +186,18 @@ class Segments:
                     if pair and pair.measurements in names[MEASUREMENTS]:
                         file = f"{MEASUREMENTS}/{pair.measurements}"
                         damage[file] = Damage(file, batch_size, str(reason))
-        replaced = {name for pair in pairs.values() for name in pair.replaces}
-        live = {name: pair for name, pair in pairs.items() if name not in replaced}
-        known = {file for pair in live.values() for file in pair.files} | set(damage)
+        foreign = [pair for pair in pairs.values() if self.run and pair.run not in {"", self.run}]
+        own = {name: pair for name, pair in pairs.items() if pair not in foreign}
+        replaced = {name for pair in own.values() for name in pair.replaces}
+        live = {name: pair for name, pair in own.items() if name not in replaced}
+        known = {file for pair in (*live.values(), *foreign) for file in pair.files} | set(damage)
         leftovers = [
             (folder, name)
             for folder in (TRIALS, MEASUREMENTS)
             for name in sorted(names[folder])
             if (_NAME.fullmatch(name) and f"{folder}/{name}" not in known) or TEMPORARY.fullmatch(name)
         ]
-        return Snapshot(tuple(live.values()), tuple(damage.values()), tuple(leftovers))
+        return Snapshot(tuple(live.values()), tuple(damage.values()), tuple(leftovers), tuple(foreign))
 
     def _names(self) -> dict[str, frozenset[str]]:
         """Both folders, listed until two listings agree: one alone can miss a merged pair and its sources."""
@@ -288,4 +297,6 @@ def _parse(name: str, batch_size: int, data: bytes) -> Pair:
         rows = pl.read_parquet(io.BytesIO(data))
         if not is_log(rows) or not (rows["batch_size"] == batch_size).all():
             raise _UnfitError("is no segment of trials of this batch size")
-        return Pair(name, metadata["batchscope.measurements"], batch_size, replaces, rows)
+        return Pair(
+            name, metadata["batchscope.measurements"], batch_size, replaces, metadata.get("batchscope.run", ""), rows
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from batchscope.store.schema import (
     measurements_frame,
     trials_frame,
 )
-from batchscope.store.segments import Damage, Pair, Segments, Snapshot
+from batchscope.store.segments import TRIALS, Damage, Pair, Segments, Snapshot
 from batchscope.store.states import States
 from batchscope.store.tables import log_of, looks_of, merge_log, resolve_log, trials_of, valid_looks
 
@@ -50,6 +51,7 @@ class Store:
         self._segments = Segments(files)
         self._states = States(files)
         self._damage: dict[str, Damage] = {}
+        self._foreign: list[str] = []
         self._notes: list[str] = []
         self._failed = False
         self._known: dict[str, tuple[int, tuple[Any, ...]]] = {}
@@ -89,6 +91,7 @@ class Store:
         try:
             if layer.exists(STUDY):
                 raise StoreError(f"{folder} holds a run already: go on with it, or choose another folder")
+            store._segments.run = secrets.token_hex(8)
             store.write_provenance(provenance)
             store.write_study(study_text)  # last: this makes the folder a run
         except BaseException:
@@ -114,7 +117,9 @@ class Store:
             raise StoreError(f"{folder} is no run folder: {reason}")
         store = cls(folder, layer, Lock.take(folder) if write else None)
         try:
-            version = store.provenance["schema"]
+            provenance = store.provenance
+            version = provenance["schema"]
+            store._segments.run = str(provenance.get("run", ""))
             if version > SCHEMA_VERSION:
                 raise StoreError(
                     f"{folder / PROVENANCE} has schema version {version!r}, this Batchscope reads up to "
@@ -189,19 +194,25 @@ class Store:
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Replace the provenance, after a choice that a later driver must repeat."""
         self._must_drive()
-        self._write_json(PROVENANCE, {**provenance, "schema": SCHEMA_VERSION})
+        mark = {"run": self._segments.run} if self._segments.run else {}
+        self._write_json(PROVENANCE, {**provenance, **mark, "schema": SCHEMA_VERSION})
 
     # ---- what was measured
 
     @property
     def warnings(self) -> list[str]:
         """What was found damaged or lost so far, one line each."""
-        return [*map(str, self._damage.values()), *self._notes]
+        return [*map(str, self._damage.values()), *self._foreign, *self._notes]
 
     @property
     def damage(self) -> tuple[Damage, ...]:
         """The segments that could not be used at the last look; a curve drawn without them may be wrong."""
         return tuple(self._damage.values())
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """The segments of other runs that lay here at the last look, one line each; they do not count."""
+        return tuple(self._foreign)
 
     @property
     def driver(self) -> str | None:
@@ -324,6 +335,11 @@ class Store:
     def _look(self, snapshot: Snapshot) -> tuple[Pair, ...]:
         known = {} if self._lock is None else self._damage  # a driver moves damaged files away: remember them
         self._damage = known | {damage.file: damage for damage in snapshot.damage}
+        self._foreign = [
+            f"{TRIALS}/{pair.name} is of another run: its {len(pair.rows)} rows do not count; "
+            "take it out of this folder, or put back the provenance.json that was here"
+            for pair in snapshot.foreign
+        ]
         return snapshot.pairs
 
     def _recover(self) -> None:

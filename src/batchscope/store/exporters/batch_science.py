@@ -12,7 +12,7 @@ import polars as pl
 
 from batchscope.spec import documents
 from batchscope.spec.goal import EXAMPLES, is_metric
-from batchscope.store.exporters.result import Exported, new_folder
+from batchscope.store.exporters.result import Counted, Exported, counting, every, new_folder
 from batchscope.store.importers.batch_science import METRICS, SCALES, SETS, STATUSES
 from batchscope.store.schema import HYPERPARAMETER
 from batchscope.store.store import Store
@@ -29,13 +29,13 @@ def published_name(metric: str) -> str:
     return f"{_SET.get(subset, subset)}/{_METRIC.get(name, name)}"
 
 
-def export_batch_science(store: Store, folder: str | Path) -> Exported:
+def export_batch_science(store: Store, folder: str | Path, counted: Counted = every) -> Exported:
     """Write ``dataset/model/optimizer/batch_size/{study.json, trial_id/{metadata.json, measurements.csv}}``.
 
     The layout has no place for seconds, confirmation runs, why a trial was stopped early, or what is known of a look
     that ended early; ``notes`` counts them.
     """
-    trials, looks = store.tables()
+    trials, looks = counting(store, counted)
     document = documents.load(store.study_text, "study.yaml")
     names = _names(document)
     notes = []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from batchscope.errors import StoreError
+from batchscope.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,24 @@ class Exported:
     trials: int
     measurements: int
     notes: tuple[str, ...] = ()
+
+
+Counted = Callable[[pl.DataFrame], pl.DataFrame]
+"""Of the table of trials the rows that count."""
+
+
+def every(trials: pl.DataFrame) -> pl.DataFrame:
+    """All of them count."""
+    return trials
+
+
+def counting(store: Store, counted: Counted) -> tuple[pl.DataFrame, pl.LazyFrame]:
+    """The trials of a run that count, and their looks."""
+    trials, looks = store.tables()
+    found = counted(trials)
+    if len(found) < len(trials):
+        looks = looks.join(found.lazy().select("trial"), on="trial", how="semi")
+    return found, looks
 
 
 @contextmanager

@@ -7,18 +7,20 @@ from typing import Literal
 
 import polars as pl
 
-from batchscope.store.exporters.result import Exported, new_folder
+from batchscope.store.exporters.result import Counted, Exported, counting, every, new_folder
 from batchscope.store.formulas import defused
 from batchscope.store.store import Store
 
 
-def export_tables(store: Store, folder: str | Path, file_format: Literal["csv", "parquet"]) -> Exported:
+def export_tables(
+    store: Store, folder: str | Path, file_format: Literal["csv", "parquet"], counted: Counted = every
+) -> Exported:
     """Write ``trials`` and ``measurements``, sorted, with ``study.yaml`` beside them.
 
     A missing value is an empty field in CSV, not-a-number is ``NaN``, and a text that a spreadsheet would take for a
     formula is quoted with ``'``: ``formulas.undefused`` gives it back.
     """
-    trials, looks = store.tables()
+    trials, looks = counting(store, counted)
     with new_folder(Path(folder)) as place:
         (place / "study.yaml").write_text(store.study_text, encoding="utf-8")
         ordered = looks.sort("batch_size", "trial", "step")

@@ -1,0 +1,81 @@
+"""Which trials of a folder its present study plans. A study that was changed leaves those of the one before behind.
+
+Sampling is a function of study, batch size and revision, so a trial is planned if the study draws it anew: with the
+same point, the same number and the same seed it has the same id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from batchscope.plan.sampling import further_trials, trials
+from batchscope.plan.widen import further_count
+from batchscope.runs import notes
+from batchscope.spec.space import Space
+from batchscope.spec.study import Study
+from batchscope.spec.trial import Trial
+
+
+def planned(table: pl.DataFrame, study: Study, provenance: Mapping[str, Any], folder: Path) -> pl.DataFrame:
+    """The rows of the table of trials that the study plans; all of them where the provenance has lost the context."""
+    if table.is_empty() or not isinstance(provenance.get("context"), str):
+        return table
+    context = notes.context(provenance, folder)
+    widened = spaces(study, provenance, folder)
+    found: set[str] = set()
+    for (batch_size,), rows in table.partition_by("batch_size", as_dict=True).items():
+        if batch_size in study.batch_sizes:
+            found |= _ids(rows, study, batch_size, widened.get(batch_size, [study.search.space]), context)
+    return table if len(found) == len(table) else table.filter(pl.col("trial").is_in(list(found)))
+
+
+def spaces(study: Study, provenance: Mapping[str, Any], folder: Path) -> dict[int, list[Space]]:
+    """The study's space and what widening made of it, by batch size, where it was widened."""
+    found = notes.spaces(provenance, folder)
+    return {
+        size: revisions
+        for size, revisions in found.items()
+        if size in study.batch_sizes and revisions[0] == study.search.space
+    }
+
+
+def left_out(count: int) -> list[str]:
+    """What is said of trials that are not planned: nothing where there are none."""
+    return [f"{count:,} trial{'s' * (count != 1)} of an earlier study, not counted"] if count else []
+
+
+def _ids(rows: pl.DataFrame, study: Study, batch_size: int, revisions: list[Space], context: str) -> set[str]:
+    """Those of ``rows`` that are drawn by the searches of one batch size, or confirm a point that is."""
+    statuses = dict(rows.select("trial", "status").iter_rows())
+    found: list[Trial] = []
+    search = study.search
+    for revision, space in enumerate(revisions):
+        if revision == 0:
+            source = trials(search, batch_size, study.seed)
+            wanted = None if search.method == "grid" else search.count
+        else:
+            before, start = revisions[revision - 1], 1 + max((trial.index for trial in found), default=-1)
+            wider = search.model_copy(update={"space": space})
+            source = further_trials(wider, before, batch_size, study.seed, revision, start)
+            wanted = further_count(before, space, search.count)
+        found += _drawn(source, wanted, statuses, context)
+    again = [replace(trial, replicate=seed) for trial in found for seed in range(1, search.confirm.seeds + 1)]
+    return {name for trial in (*found, *again) if (name := trial.id(context)) in statuses}
+
+
+def _drawn(source: Iterator[Trial], wanted: int | None, statuses: Mapping[str, str], context: str) -> list[Trial]:
+    """The trials that a search draws: as many feasible ones as are wanted, and those that they replace."""
+    drawn: list[Trial] = []
+    feasible = 0
+    while wanted is None or feasible < wanted:
+        trial = next(source, None)
+        if trial is None:
+            break
+        drawn.append(trial)
+        feasible += statuses.get(trial.id(context)) != "diverged"
+    return drawn
