@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from batchscope.optim import RULES, Rule
-from batchscope.optim.fused import fused_update
+from batchscope import optim
+from batchscope.optim import OPTIMIZERS, RULES, Rule
+from batchscope.optim.table import TABLE, arguments
 from optim.optim_references import REFERENCES
 
 ALL = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
@@ -31,15 +33,8 @@ VALUES = {  # nothing at its default, so that every hyperparameter is seen to ac
     "maximum_radius": 20.0,
 }
 
-Make = Callable[[list[Tensor]], torch.optim.Optimizer]
-IN_TORCH: dict[str, Make] = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.03, weight_decay=0.02),
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.8, weight_decay=0.02),
-    "nesterov": lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.8, weight_decay=0.02, nesterov=True),
-    "adam": lambda p: torch.optim.Adam(p, lr=0.03, betas=(0.85, 0.95), eps=1e-3, weight_decay=0.02),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.03, betas=(0.85, 0.95), eps=1e-3, weight_decay=0.02),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.03, alpha=0.9, eps=1e-3, momentum=0.8, weight_decay=0.02),
-}
+IN_TORCH = [name for name, row in TABLE.items() if row.torch]
+REFERENCED = [name for name in TABLE if name in REFERENCES]
 
 
 def hyper_of(rule: Rule) -> dict[str, Any]:
@@ -63,6 +58,23 @@ def trajectory(rule: Rule, start: Tensor, gradients: list[Tensor], hyper: Any) -
     return seen
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_the_class_has_the_defaults_of_the_table(name: str) -> None:
+    row = TABLE[name]
+    signature = inspect.signature(getattr(optim, row.cls)).parameters
+    defaults = {key: p.default for key, p in signature.items() if p.default is not inspect.Parameter.empty}
+    for key, value in arguments({k: v for k, v in row.defaults.items() if v is not None}).items():
+        assert defaults[key] == value, key
+    assert set(row.options) <= set(signature)
+    made = OPTIMIZERS[name]([torch.zeros(2, requires_grad=True)], lr=0.1)
+    assert made.rule(made.param_groups[0]) is RULES[name]
+
+
+def test_the_table_is_read_without_torch() -> None:
+    code = "import sys; from batchscope.optim.table import TABLE; assert TABLE and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_rule_is_named_as_its_key_and_compared_to_something() -> None:
     assert all(rule.name == name for name, rule in RULES.items())
     assert set(RULES) == set(IN_TORCH) | set(REFERENCES)
@@ -78,7 +90,8 @@ def test_equals_torch(name: str) -> None:
     start, gradients = draws(3, 4), [draws(3, 4, seed=s) for s in range(1, STEPS + 1)]
     ours = trajectory(RULES[name], start, gradients, hyper_of(RULES[name]))
     parameter = start.clone().requires_grad_()
-    optimizer = IN_TORCH[name]([parameter])
+    row, values = TABLE[name], {key: VALUES[key] for key in TABLE[name].defaults}
+    optimizer = getattr(torch.optim, row.torch)([parameter], **arguments(values), **row.torch_options)
     for gradient, expected in zip(gradients, ours, strict=True):
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -302,7 +315,8 @@ def test_mclr_does_not_depend_on_the_scale_of_the_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lars", "lamb"])
 def test_biases_and_norms_can_be_excluded(name: str) -> None:
-    rule = replace(RULES[name], exclude_biases_and_norms=True)
+    cls: Any = getattr(optim, name.upper())
+    rule = cls([torch.zeros(2, requires_grad=True)], lr=0.1).rule({"exclude_biases_and_norms": True})
     plain = {"lars": RULES["momentum"], "lamb": RULES["adam"]}[name]
     hyper = hyper_of(rule)
     without_decay = hyper_of(plain) | {"weight_decay": torch.tensor(0.0)}
@@ -315,36 +329,3 @@ def test_biases_and_norms_can_be_excluded(name: str) -> None:
     ours, _ = rule.update(start, gradient, rule.init(start), 1, hyper)
     expected, _ = RULES[name].update(start, gradient, rule.init(start), 1, hyper)
     assert torch.equal(ours, expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize(
-    ("name", "special"),
-    [
-        *((name, {}) for name in ("sgd", "momentum", "nesterov", "adam", "adamw")),
-        ("momentum", {"momentum": 0.0}),
-        ("nesterov", {"momentum": 0.0}),
-    ],
-)
-def test_one_kernel_for_an_update_equals_the_rule(name: str, special: dict[str, float], dtype: torch.dtype) -> None:
-    rule = RULES[name]
-    update = fused_update(rule, torch.device("cpu"))
-    assert update is not None
-    hyper = {key: VALUES[key] for key in rule.hyperparameters} | special
-    images = draws(5, 4, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    parameters = [draws(37, 5, seed=1, dtype=dtype), images, draws(3, seed=2, dtype=dtype)]
-    expected, kept = [p.clone() for p in parameters], [rule.init(p) for p in parameters]
-    slots = [[own[slot].clone() for own in kept] for slot in rule.slots]
-    for step in range(1, STEPS + 1):
-        gradients = [draws(*p.shape, seed=10 * step + i, dtype=dtype) for i, p in enumerate(parameters)]
-        update(parameters, gradients, slots, step, hyper)
-        for i, gradient in enumerate(gradients):
-            expected[i], kept[i] = rule.update(expected[i], gradient, kept[i], step, hyper)
-    near = 1e-13 if dtype == torch.float64 else 1e-5
-    torch.testing.assert_close(parameters, expected, rtol=near, atol=near)
-    torch.testing.assert_close(slots, [[own[slot] for own in kept] for slot in rule.slots], rtol=near, atol=near)
-
-
-def test_rules_that_torch_has_no_kernel_for_say_so() -> None:
-    assert fused_update(RULES["lars"], torch.device("cpu")) is None
-    assert fused_update(RULES["sgd"], torch.device("cuda")) is None

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, St
 
 from batchscope import optim
 from batchscope.errors import StudyError
-from batchscope.optim import RULES, blocks
+from batchscope.optim import RULES
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,8 @@ def curve(parameter: Tensor, seed: int, place: int) -> tuple[Tensor, Tensor]:
 
 
 @ALL
-@pytest.mark.parametrize("block", [7, 40, 65_536])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_equals_the_pure_rule(case: Case, block: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_CPU_BLOCK", block)
+def test_equals_the_pure_rule(case: Case, dtype: torch.dtype) -> None:
     parameters = some_parameters(dtype)
     rule: Any = RULES[case.rule]
     expected = [parameter.detach().clone() for parameter in parameters]

@@ -21,6 +21,7 @@ from batchscope.engine.pack import State, slots_of
 from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.traced import InPlace, Traced
 from batchscope.engine.training import Cell, Settings
+from batchscope.optim.rule import laid_out_as
 from batchscope.tensors import Pair, leaves, map_tree, under_prefix
 
 # Batches that are ready at once: beside a trial's numbers, they should not take the caches.
@@ -40,7 +41,7 @@ class Alone(Traced):
         # What follows happens in place, in memory that no one else has.
         state = {name: _by_pixel(value) for name, value in state.items()}
         rates, clocks = settings.learning_rates(start, until), self._clocks(range(start, until))
-        trials = [_Trial.of(state, self.cell.rule.slots, settings, k) for k in range(rates.shape[1])]
+        trials = [_Trial.of(state, settings, k) for k in range(rates.shape[1])]
         total = torch.zeros(rates.shape[1], dtype=torch.float64, device=rates.device)
         advance = self._advance_in_one_piece if self._in_place else self._advance
         self._set_training(True)
@@ -72,14 +73,16 @@ class Alone(Traced):
     def _advance(self, trial: _Trial, step: int, batch: Pair) -> Tensor:
         """One update; returns the loss."""
         parameters, slots = trial.parameters, trial.slots
-        if self._update is not None:
+        if self._kernel:
             differentiated = (parameters, trial.buffers, trial.hyper, trial.clock, *batch)
             graph = self._graph("gradients", self._gradients, differentiated)
             seed_step(self.cell, step)  # after tracing, which draws random numbers too
             gradients, buffers, loss = graph(*differentiated)
-            kept = [[slots[name][slot] for name in parameters] for slot in self.cell.rule.slots]
+            rule = self.cell.rule
+            kept = {slot: [slots[name][slot] for name in parameters] for slot in rule.slots}
+            along = [laid_out_as(parameter, gradients[name]) for name, parameter in parameters.items()]
             numbers = {**trial.numbers, "learning_rate": float(trial.rate)}
-            self._update(list(parameters.values()), [gradients[name] for name in parameters], kept, step + 1, numbers)
+            rule.update_in_place(list(parameters.values()), along, kept, step + 1, numbers)
             _overwrite(trial.buffers, buffers)
             return loss  # type: ignore[no-any-return]
         arguments = (*trial.arguments, *batch, self.cell.probes(step, parameters))
@@ -130,13 +133,13 @@ class _Trial:
     clock: Tensor
 
     @classmethod
-    def of(cls, state: State, slots: Sequence[str], settings: Settings, k: int) -> _Trial:
+    def of(cls, state: State, settings: Settings, k: int) -> _Trial:
         """The ``k``-th of a pack; learning rate and clock have no value yet."""
         own = {name: value[k] for name, value in state.items()}
         hyper = {name: value[k] for name, value in settings.hyper.items()}
         hyper["learning_rate"] = torch.empty_like(hyper["learning_rate"])
         clock = torch.empty(2, dtype=torch.float64, device=hyper["learning_rate"].device)
-        return cls(under_prefix("parameter", own), under_prefix("buffer", own), slots_of(own, slots), hyper, clock)
+        return cls(under_prefix("parameter", own), under_prefix("buffer", own), slots_of(own), hyper, clock)
 
     @property
     def rate(self) -> Tensor:

@@ -15,8 +15,8 @@ from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.training import Cell, Settings, batch_loss
 from batchscope.errors import WorkloadError
-from batchscope.optim.fused import fused_update
 from batchscope.optim.hutchinson import hessian_diagonal_of_graph
+from batchscope.optim.rule import is_dense, laid_out_as
 from batchscope.tensors import Pair, Tree, map_pair, map_tree, with_prefix
 
 
@@ -41,8 +41,8 @@ class Loop(Program):
             raise WorkloadError("the model has no two-dimensional convolution, whose layout could be changed")
         if channels_last:
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dense = all(_is_dense(parameter) for parameter in self._module.parameters())
-        self._update = fused_update(cell.rule, cell.loaded.device) if dense else None
+        dense = all(is_dense(parameter) for parameter in self._module.parameters())
+        self._in_place = dense and cell.rule.has_kernel(cell.loaded.device)
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance the trials one after the other."""
@@ -78,7 +78,7 @@ class Loop(Program):
         named: dict[str, Tensor] = dict(trained(self._load(state).train()))
         slots = {
             name: {slot: torch.empty_like(named[name], dtype=value.dtype).copy_(value) for slot, value in own.items()}
-            for name, own in slots_of(state, rule.slots).items()
+            for name, own in slots_of(state).items()
         }
         numbers = {name: float(hyper[name]) for name in rule.hyperparameters}
         total = torch.zeros((), dtype=torch.float64, device=rates.device)
@@ -96,11 +96,12 @@ class Loop(Program):
                 gradients = _gradients(loss, named)
             with torch.no_grad():
                 total += loss.detach()
-                if self._update is not None:
+                if self._in_place:
                     moving = [named[name] for name in gradients]
-                    own = [[slots[name][slot] for name in gradients] for slot in rule.slots]
+                    along = list(map(laid_out_as, moving, gradients.values()))
+                    own = {slot: [slots[name][slot] for name in gradients] for slot in rule.slots}
                     now = {**numbers, "learning_rate": float(rate)}
-                    self._update(moving, list(gradients.values()), own, step + 1, now)
+                    rule.update_in_place(moving, along, own, step + 1, now)
                     continue
                 changing, count = {**hyper, "learning_rate": rate}, clock[0].to(rate.dtype)
                 for name, gradient in gradients.items():
@@ -166,7 +167,3 @@ def _by_probe(probes: State) -> list[list[Tensor]]:
 def channels_last(values: Tensor) -> Tensor:
     """Images laid out pixel by pixel; anything else as it is."""
     return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
-
-
-def _is_dense(values: Tensor) -> bool:
-    return values.is_contiguous() or (values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last))

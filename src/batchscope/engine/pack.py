@@ -104,7 +104,10 @@ def kept(module: nn.Module) -> dict[str, Tensor]:
     return frozen | dict(module.named_buffers())
 
 
-def slots_of(state: State, slots: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+def slots_of(state: State) -> dict[str, dict[str, Tensor]]:
     """Parameter name to its slots."""
-    by_slot = {slot: under_prefix(f"slot/{slot}", state) for slot in slots}
-    return {name: {slot: by_slot[slot][name] for slot in slots} for name in under_prefix("parameter", state)}
+    slots: dict[str, dict[str, Tensor]] = {name: {} for name in under_prefix("parameter", state)}
+    for place, value in under_prefix("slot", state).items():
+        slot, name = place.split("/", 1)
+        slots[name][slot] = value
+    return slots

@@ -17,7 +17,6 @@ from batchscope.engine.pack import State
 from batchscope.engine.program import Program
 from batchscope.engine.training import Cell, batch_loss
 from batchscope.errors import WorkloadError
-from batchscope.optim.fused import fused_update
 from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
 from batchscope.tensors import Tree, leaves
 
@@ -54,7 +53,7 @@ class Traced(Program):
         if in_place is captured_in_place and cell.loaded.device.type != "cuda":
             raise WorkloadError("captured needs a CUDA device; write engine.program: vmap, or compiled")
         self._in_place = in_place
-        self._update = None if in_place else fused_update(cell.rule, cell.loaded.device)
+        self._kernel = in_place is None and cell.rule.has_kernel(cell.loaded.device)
         self._graphs: dict[tuple[object, ...], Graph] = {}
 
     def _set_training(self, mode: bool) -> None:

@@ -18,7 +18,8 @@ from batchscope.engine.pack import State, slots_of
 from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.traced import InPlace, Traced
 from batchscope.engine.training import Cell, Settings
-from batchscope.optim.fused import FusedUpdate
+from batchscope.optim import Rule
+from batchscope.optim.rule import laid_out_as
 from batchscope.tensors import Pair, under_prefix
 
 # How many times as large as needed a pack may be before whole steps of its own size are worth making.
@@ -45,11 +46,11 @@ class Vmap(Traced):
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance all trials at once, step by step."""
-        cell, rule, update = self.cell, self.cell.rule, self._update
+        cell, rule = self.cell, self.cell.rule
         least, spare = (SMALLEST_IN_PLACE, SPARE_IN_PLACE) if self._in_place else (1, SPARE)
         count, fill = self._fill(state, self._filled_size(state, least, spare))
         state, rates = fill(state), fill({"": settings.learning_rates(start, until).T})[""].T.contiguous()
-        if self._in_place or update:
+        if self._in_place or self._kernel:
             # What follows happens in place, in memory that no one else has.
             state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         settled = fill(settings.hyper)
@@ -57,8 +58,8 @@ class Vmap(Traced):
         clocks = self._clocks(steps)
         parameters, buffers = under_prefix("parameter", state), under_prefix("buffer", state)
         one = {name: value[0] for name, value in parameters.items()}
-        slots = slots_of(state, rule.slots)
-        members = Members(update, parameters, slots, settings, rates[:, :count]) if update else None
+        slots = slots_of(state)
+        members = Members(rule, parameters, slots, settings, rates[:, :count]) if self._kernel else None
         total = torch.zeros(rates.shape[1], dtype=torch.float64, device=rates.device)
         self._set_training(True)
         with torch.no_grad():
@@ -134,13 +135,13 @@ class Members:
     """The trials of a pack one by one, as views into its tensors, for updates in place."""
 
     def __init__(
-        self, update: FusedUpdate, parameters: State, slots: dict[str, State], settings: Settings, rates: Tensor
+        self, rule: Rule, parameters: State, slots: dict[str, State], settings: Settings, rates: Tensor
     ) -> None:
         """Take the stacked tensors apart; ``rates`` is (T, K)."""
-        rule, names = update.rule, list(parameters)
-        self._update_one, self._names = update, names
+        names = list(parameters)
+        self._rule, self._names = rule, names
         self._parameters = _by_trial([parameters[name] for name in names])
-        self._slots = list(zip(*(_by_trial([slots[name][slot] for name in names]) for slot in rule.slots), strict=True))
+        self._slots = {slot: _by_trial([slots[name][slot] for name in names]) for slot in rule.slots}
         self._rates: list[list[float]] = rates.tolist()
         columns = {name: settings.hyper[name].tolist() for name in rule.hyperparameters}
         self._hyper = [{name: column[k] for name, column in columns.items()} for k in range(rates.shape[1])]
@@ -149,10 +150,12 @@ class Members:
         """Update every trial with its gradients, at the ``i``-th rates; ``step`` counts from 1."""
         apart = _by_trial([gradients[name] for name in self._names])
         for k, (hyper, rate) in enumerate(zip(self._hyper, self._rates[i], strict=True)):
-            slots = self._slots[k] if self._slots else ()
-            self._update_one(self._parameters[k], apart[k], slots, step, {**hyper, "learning_rate": rate})
+            parameters, now = self._parameters[k], {**hyper, "learning_rate": rate}
+            along = [laid_out_as(p, g) for p, g in zip(parameters, apart[k], strict=True)]
+            kept = {slot: trials[k] for slot, trials in self._slots.items()}
+            self._rule.update_in_place(parameters, along, kept, step, now)
 
 
-def _by_trial(stacked: list[Tensor]) -> list[tuple[Tensor, ...]]:
-    """From tensors of K trials to K tuples of one trial's tensors."""
-    return list(zip(*(tensor.unbind() for tensor in stacked), strict=True))
+def _by_trial(stacked: list[Tensor]) -> list[list[Tensor]]:
+    """From tensors of K trials to K lists of one trial's tensors."""
+    return [list(own) for own in zip(*(tensor.unbind() for tensor in stacked), strict=True)]

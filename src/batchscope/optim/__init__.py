@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchscope.lazy import exports
+from batchscope.optim.table import TABLE
 
 if TYPE_CHECKING:
     from batchscope.optim.adam import Adam as Adam
@@ -22,18 +23,6 @@ if TYPE_CHECKING:
     from batchscope.optim.rules import OPTIMIZERS as OPTIMIZERS
     from batchscope.optim.rules import RULES as RULES
 
-__all__, __getattr__ = exports(
-    __name__,
-    {
-        "adam": ("Adam", "AdamW"),
-        "cblr": ("CBLR",),
-        "lamb": ("LAMB",),
-        "lars": ("LARS",),
-        "mclr": ("MCLR",),
-        "momentum": ("SGD", "Momentum", "Nesterov"),
-        "percent_delta": ("PercentDelta",),
-        "rmsprop": ("RMSProp",),
-        "rule": ("Rule",),
-        "rules": ("OPTIMIZERS", "RULES"),
-    },
-)
+_CLASSES = {row.module: {other.cls for other in TABLE.values() if other.module == row.module} for row in TABLE.values()}
+
+__all__, __getattr__ = exports(__name__, {**_CLASSES, "rule": ("Rule",), "rules": ("OPTIMIZERS", "RULES")})

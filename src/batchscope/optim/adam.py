@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+import torch
 from torch import Tensor
 
-from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.rule import Hyper, Rule, Scalar, Slots
+from batchscope.optim.adapter import Parameters, RuleOptimizer
+from batchscope.optim.rule import Hyper, InPlace, Numbers, Rule, Scalar, Slots
 
 MOMENTS = ("first_moment", "second_moment")
 
@@ -23,26 +26,49 @@ def normalized_moments(gradient: Tensor, slots: Slots, step: Scalar, hyper: Hype
     return ratio, root / (1 - hyper["beta1"] ** step), {"first_moment": first, "second_moment": second}
 
 
-def _adam(
-    parameter: Tensor, direction: Tensor, slots: Slots, rate: Scalar, step: Scalar, hyper: Hyper
-) -> tuple[Tensor, Slots]:
-    decayed = direction + hyper["weight_decay"] * parameter
+def _adam(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper) -> tuple[Tensor, Slots]:
+    decayed = gradient + hyper["weight_decay"] * parameter
     ratio, factor, slots = normalized_moments(decayed, slots, step, hyper)
     return parameter - hyper["learning_rate"] * factor * ratio, slots
 
 
-def _adamw(
-    parameter: Tensor, direction: Tensor, slots: Slots, rate: Scalar, step: Scalar, hyper: Hyper
-) -> tuple[Tensor, Slots]:
-    ratio, factor, slots = normalized_moments(direction, slots, step, hyper)
+def _adamw(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper) -> tuple[Tensor, Slots]:
+    ratio, factor, slots = normalized_moments(gradient, slots, step, hyper)
     kept = (1 - hyper["learning_rate"] * hyper["weight_decay"]) * parameter
     return kept - hyper["learning_rate"] * factor * ratio, slots
 
 
-_BETAS = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+def adam_kernel(kernel: Callable[..., None]) -> InPlace:
+    """Torch's ``_fused_adam_`` or ``_fused_adamw_`` as the form in place of a rule."""
 
-adam = Rule("adam", {"learning_rate": None, **_BETAS, "weight_decay": 0.0}, MOMENTS, _adam)
-adamw = Rule("adamw", {"learning_rate": None, **_BETAS, "weight_decay": 0.01}, MOMENTS, _adamw)
+    def in_place(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        step: int,
+        hyper: Numbers,
+    ) -> None:
+        kernel(
+            parameters,
+            gradients,
+            slots["first_moment"],
+            slots["second_moment"],
+            [],
+            [torch.tensor(float(step), device=parameters[0].device)] * len(parameters),
+            lr=hyper["learning_rate"],
+            beta1=hyper["beta1"],
+            beta2=hyper["beta2"],
+            weight_decay=hyper["weight_decay"],
+            eps=hyper["epsilon"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+    return in_place
+
+
+adam = Rule("adam", MOMENTS, _adam, adam_kernel(torch._fused_adam_), fused=True)
+adamw = Rule("adamw", MOMENTS, _adamw, adam_kernel(torch._fused_adamw_), fused=True)
 
 
 class Adam(RuleOptimizer):
@@ -51,6 +77,8 @@ class Adam(RuleOptimizer):
     m and v are moving averages of g' = g + weight_decay w and of its square;
     w <- w - lr m_hat / (sqrt(v_hat) + eps), the hats meaning division by 1 - beta^step.
     """
+
+    own = adam
 
     def __init__(
         self,
@@ -62,15 +90,14 @@ class Adam(RuleOptimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def rule(self, group: Group) -> Rule:
-        return adam
-
 
 class AdamW(RuleOptimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), defaults of ``torch.optim.AdamW``.
 
     The moments are those of the gradient alone; the weights shrink by the factor 1 - lr weight_decay.
     """
+
+    own = adamw
 
     def __init__(
         self,
@@ -81,6 +108,3 @@ class AdamW(RuleOptimizer):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    def rule(self, group: Group) -> Rule:
-        return adamw

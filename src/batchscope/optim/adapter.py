@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from batchscope.errors import StudyError
-from batchscope.optim.blocks import Columns, update_in_place
-from batchscope.optim.rule import Hyper, Rule, accumulation_dtype
+from batchscope.optim.rule import Numbers, Rule, accumulation_dtype, is_dense, laid_out_as
+from batchscope.optim.table import TABLE, hyperparameter
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 Group = Mapping[str, Any]
-
-_TORCH_NAMES = {"learning_rate": "lr", "epsilon": "eps", "smoothing": "alpha"}
-_BELOW_ONE = {"momentum", "beta1", "beta2", "smoothing"}
-_POSITIVE = {"trust", "minimum_radius", "maximum_radius"}
+Columns = dict[str, list[Tensor]]
 
 
 class RuleOptimizer(Optimizer):
-    """A rule applied in place, one parameter tensor at a time in effect, many at a time in fact.
+    """A rule applied in place, one parameter tensor at a time in effect, many at a time where that is faster.
 
     Parameters without gradient are passed over. State of parameters below float32 is kept in float32.
     A sharded parameter (FSDP) is to a layer-wise rule the layer that its local shard is.
     """
 
-    @abstractmethod
+    own: ClassVar[Rule]
+
     def rule(self, group: Group) -> Rule:
         """The rule that a parameter group is updated by."""
+        return self.own
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -54,22 +51,18 @@ class RuleOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        rules = [self.rule(group) for group in self.param_groups]
-        work = [self._columns(rule, group["params"]) for rule, group in zip(rules, self.param_groups, strict=True)]
-        for rule, group, together in zip(rules, self.param_groups, work, strict=True):
-            hyper = hyperparameters(rule, group)
-            for (*_, step, excluded), columns in together.items():
+        work = [self._columns(self.rule(group), group["params"]) for group in self.param_groups]
+        for group, together in zip(self.param_groups, work, strict=True):
+            hyper = hyperparameters(self.rule(group), group)
+            for (rule, step, *_), columns in together.values():
                 for parameter in columns["parameter"]:
                     self.state[parameter]["step"] = step
-                if excluded:
-                    update_in_place(rule, columns, step, {**hyper, "weight_decay": 0.0}, layer_wise=False)
-                else:
-                    update_in_place(rule, columns, step, hyper)
+                _update(rule, columns, step, hyper)
         return loss
 
-    def _columns(self, rule: Rule, parameters: list[Tensor]) -> dict[tuple[Any, ...], Columns]:
-        """What may be updated together: one device, one dtype, one count of steps."""
-        together: dict[tuple[Any, ...], Columns] = defaultdict(lambda: defaultdict(list))
+    def _columns(self, rule: Rule, parameters: list[Tensor]) -> dict[tuple[Any, ...], tuple[tuple[Any, ...], Columns]]:
+        """What may be updated together: one rule, one count of steps, one device, one dtype."""
+        together: dict[tuple[Any, ...], tuple[tuple[Any, ...], Columns]] = {}
         for parameter in parameters:
             gradient = parameter.grad
             if gradient is None or parameter.numel() == 0:
@@ -81,13 +74,15 @@ class RuleOptimizer(Optimizer):
                 )
             state = self.state[parameter]
             if "step" not in state:
-                state.update(step=0, **rule.init(parameter))
-            step = state["step"] + 1
-            key = (parameter.device, parameter.dtype, gradient.dtype, step, rule.excludes(parameter))
-            columns = together[key]
+                state.update(step=0, **rule.init(_local(parameter)))
+            own, step = rule.of(parameter), state["step"] + 1
+            key = (id(own), step, parameter.device, parameter.dtype)
+            if key not in together:
+                together[key] = (own, step), defaultdict(list)
+            columns = together[key][1]
             columns["parameter"].append(parameter)
             columns["gradient"].append(gradient)
-            for name in rule.slots:
+            for name in own.slots:
                 columns[name].append(state[name])
             if rule.needs_hessian_diagonal:
                 columns["hessian_diagonal"].append(self.hessian_diagonal(parameter))
@@ -104,7 +99,7 @@ class RuleOptimizer(Optimizer):
             StudyError: If a hyperparameter is out of its range, or a parameter is not of a real floating type.
         """
         group = {**self.defaults, **param_group}
-        _check(hyperparameters(self.rule(group), group))
+        _check(self.rule(group), group)
         super().add_param_group(param_group)
         for parameter in self.param_groups[-1]["params"]:
             if not parameter.is_floating_point():
@@ -122,28 +117,44 @@ class RuleOptimizer(Optimizer):
                     self.state[parameter][name] = value.to(parameter.device, dtype)
 
 
-def hyperparameters(rule: Rule, group: Group) -> Hyper:
-    """A rule's hyperparameters by their full names, from a parameter group in torch's names."""
-    flat = dict(group)
-    if "betas" in group:
-        flat["beta1"], flat["beta2"] = group["betas"]
-    values = {name: flat[_TORCH_NAMES.get(name, name)] for name in rule.hyperparameters}
-    return {name: value.item() if _on_cpu(value) else value for name, value in values.items()}
+def _update(rule: Rule, columns: Columns, step: int, hyper: Numbers) -> None:
+    """Update in place what lies in memory as the arithmetic needs it, and copies of what does not."""
+    given = {name: [_local(tensor) for tensor in tensors] for name, tensors in columns.items()}
+    parameters = given.pop("parameter")
+    weights = [_dense(parameter) for parameter in parameters]
+    laid_out = {name: list(map(laid_out_as, weights, tensors)) for name, tensors in given.items()}
+    slots = {name: laid_out[name] for name in rule.slots}
+    rule.update_in_place(weights, laid_out["gradient"], slots, step, hyper, laid_out.get("hessian_diagonal"))
+    for new, old in zip(
+        chain(weights, *slots.values()), chain(parameters, *(given[name] for name in slots)), strict=True
+    ):
+        if new is not old:
+            old.copy_(new)
 
 
-def _on_cpu(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.device.type == "cpu"
+def _dense(parameter: Tensor) -> Tensor:
+    """The parameter in float32 at least, without holes in its memory."""
+    dtype = accumulation_dtype(parameter.dtype)
+    if parameter.dtype == dtype and is_dense(parameter):
+        return parameter
+    return torch.empty_like(parameter, dtype=dtype).copy_(parameter)
 
 
-def _check(hyper: Hyper) -> None:
+def _local(tensor: Tensor) -> Tensor:
+    """The shard that this process has of a sharded tensor."""
+    shard: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return shard
+
+
+def hyperparameters(rule: Rule, group: Group) -> dict[str, float]:
+    """A rule's hyperparameters by their names in a study, from a parameter group in torch's words."""
+    return {name: float(hyperparameter(name, group)) for name in rule.hyperparameters}
+
+
+def _check(rule: Rule, group: Group) -> None:
+    hyper = hyperparameters(rule, group)
     for name, value in hyper.items():
-        shown = _TORCH_NAMES.get(name, name)
-        if name in _BELOW_ONE and not 0 <= value < 1:
-            raise StudyError(f"{shown} must be in [0, 1), got {value}")
-        if name in _POSITIVE and not value > 0:
-            raise StudyError(f"{shown} must be above 0, got {value}")
-        if not value >= 0:
-            raise StudyError(f"{shown} must be at least 0, got {value}")
-    low, high = hyper.get("minimum_radius", 0.0), hyper.get("maximum_radius", math.inf)
+        TABLE[rule.name].check(name, value)
+    low, high = hyper.get("minimum_radius", 0.0), hyper.get("maximum_radius", float("inf"))
     if low > high:
         raise StudyError(f"minimum_radius must be at most maximum_radius, got {low} and {high}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
@@ -11,8 +12,8 @@ from batchscope.errors import StudyError
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
 from batchscope.optim.hutchinson import hessian_diagonal_of_graph, signs
 from batchscope.optim.momentum import heavy_ball
-from batchscope.optim.radius import GUARDS, radius
-from batchscope.optim.rule import Hyper, Rule, Scalar, Slots, clamp
+from batchscope.optim.radius import GUARDS, TINY, radius
+from batchscope.optim.rule import Hyper, Numbers, Rule, Scalar, Slots, clamp
 from batchscope.seeds import torch_generator
 
 
@@ -22,18 +23,27 @@ def _exact(
     slope = gradient + hyper["weight_decay"] * parameter
     square = slope * slope + 1
     curvature_radius = square * square**0.5 / abs(hessian_diagonal + hyper["weight_decay"])
-    return clamp(curvature_radius, hyper["minimum_radius"], hyper["maximum_radius"]) * slope, slots
+    bounded = clamp(curvature_radius, hyper["minimum_radius"], hyper["maximum_radius"])
+    return heavy_ball(parameter, bounded * slope, slots, hyper)
 
 
 def _estimate(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper) -> tuple[Tensor, Slots]:
     slope = gradient + hyper["weight_decay"] * parameter
-    return radius(parameter, slope, hyper) * slope, slots
+    return heavy_ball(parameter, radius(parameter, slope, hyper) * slope, slots, hyper)
 
 
-_HYPERPARAMETERS = {"learning_rate": None, "momentum": 0.0, "weight_decay": 0.0, **GUARDS}
+def _estimate_in_place(
+    parameters: list[Tensor], gradients: list[Tensor], slots: Mapping[str, list[Tensor]], step: int, hyper: Numbers
+) -> None:
+    for w, g, v in zip(parameters, gradients, slots["momentum_buffer"], strict=True):
+        slope = g.add(w, alpha=hyper["weight_decay"])
+        bounded = torch.div(w, slope + TINY).abs_().clamp_(hyper["minimum_radius"], hyper["maximum_radius"])
+        v.mul_(hyper["momentum"]).addcmul_(bounded, slope)
+        w.add_(v, alpha=-hyper["learning_rate"])
 
-cblr = Rule("cblr", _HYPERPARAMETERS, ("momentum_buffer",), heavy_ball, direction=_exact, needs_hessian_diagonal=True)
-cblr_estimate = Rule("cblr_estimate", _HYPERPARAMETERS, ("momentum_buffer",), heavy_ball, direction=_estimate)
+
+cblr = Rule("cblr", ("momentum_buffer",), _exact)
+cblr_estimate = Rule("cblr_estimate", ("momentum_buffer",), _estimate, _estimate_in_place)
 _RULES = {"hessian": cblr, "estimate": cblr_estimate}
 
 

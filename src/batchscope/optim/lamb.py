@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from batchscope.optim.adam import MOMENTS, normalized_moments
+from batchscope.optim.adam import MOMENTS, adam, adam_kernel, normalized_moments
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.lars import norms
-from batchscope.optim.rule import Hyper, LayerRate, Rule, Scalar, Slots
+from batchscope.optim.rule import Hyper, Numbers, Rule, Scalar, Slots, is_no_bias_or_norm, norm, without_decay
+
+_moments_in_place = adam_kernel(torch._fused_adam_)
 
 
-def _direction(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper) -> tuple[Tensor, Slots]:
+def _lamb(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper) -> tuple[Tensor, Slots]:
     ratio, factor, slots = normalized_moments(gradient, slots, step, hyper)
-    return factor * ratio + hyper["weight_decay"] * parameter, slots
-
-
-def _rate(measured: tuple[Tensor, ...], hyper: Hyper) -> Tensor:
-    weight, direction = measured
-    return torch.where((weight > 0) & (direction > 0), weight / direction, 1.0)
-
-
-def _move(
-    parameter: Tensor, direction: Tensor, slots: Slots, rate: Scalar, step: Scalar, hyper: Hyper
-) -> tuple[Tensor, Slots]:
+    direction = factor * ratio + hyper["weight_decay"] * parameter
+    rate = _rate(norm(parameter), norm(direction))
     return parameter - hyper["learning_rate"] * (rate * direction), slots
 
 
-lamb = Rule(
-    "lamb",
-    {"learning_rate": None, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-6, "weight_decay": 0.0},
-    MOMENTS,
-    _move,
-    direction=_direction,
-    layer=LayerRate(norms, _rate),
-)
+def _rate(weight: Tensor, direction: Tensor) -> Tensor:
+    return torch.where((weight > 0) & (direction > 0), weight / direction, 1.0)
+
+
+def _in_place(
+    parameters: list[Tensor], gradients: list[Tensor], slots: Mapping[str, list[Tensor]], step: int, hyper: Numbers
+) -> None:
+    """Torch's kernel of Adam makes the direction, as the step of a weight that is zero at a learning rate of -1."""
+    memory = parameters[0].new_empty(max(parameter.numel() for parameter in parameters))
+    plain = {**hyper, "learning_rate": -1.0, "weight_decay": 0.0}
+    for w, g, m, v in zip(parameters, gradients, slots["first_moment"], slots["second_moment"], strict=True):
+        direction = memory.as_strided(w.shape, w.stride()).zero_()
+        _moments_in_place([direction], [g], {"first_moment": [m], "second_moment": [v]}, step, plain)
+        if hyper["weight_decay"]:
+            direction.add_(w, alpha=hyper["weight_decay"])
+        w.add_(direction, alpha=-hyper["learning_rate"] * float(_rate(norm(w), norm(direction))))
+
+
+lamb = Rule("lamb", MOMENTS, _lamb, _in_place)
+_with_exclusions = replace(lamb, takes=is_no_bias_or_norm, otherwise=without_decay(adam))
 
 
 class LAMB(RuleOptimizer):
@@ -70,4 +75,4 @@ class LAMB(RuleOptimizer):
         super().__init__(params, {**defaults, "exclude_biases_and_norms": exclude_biases_and_norms})
 
     def rule(self, group: Group) -> Rule:
-        return replace(lamb, exclude_biases_and_norms=group["exclude_biases_and_norms"])
+        return _with_exclusions if group["exclude_biases_and_norms"] else lamb

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.momentum import decayed_heavy_ball
-from batchscope.optim.reduce import norm
-from batchscope.optim.rule import Hyper, LayerRate, Rule
+from batchscope.optim.momentum import heavy_ball, heavy_balls_at_rates, momentum
+from batchscope.optim.rule import Hyper, Numbers, Rule, Scalar, Slots, is_no_bias_or_norm, norm, without_decay
 
 
-def norms(parameter: Tensor, direction: Tensor, hyper: Hyper) -> tuple[Tensor, ...]:
-    """Those of a layer's weights and of the direction that they are to move in."""
-    return norm(parameter), norm(direction)
+def _lars(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper) -> tuple[Tensor, Slots]:
+    rate = _rate(norm(parameter), norm(gradient), hyper)
+    return heavy_ball(parameter, rate * (gradient + hyper["weight_decay"] * parameter), slots, hyper)
 
 
-def _rate(measured: tuple[Tensor, ...], hyper: Hyper) -> Tensor:
-    weight, gradient = measured
+def _rate(weight: Tensor, gradient: Tensor, hyper: Hyper) -> Tensor:
     rate = hyper["trust"] * weight / (gradient + hyper["weight_decay"] * weight)
     return torch.where((weight > 0) & (gradient > 0), rate, 1.0)
 
 
-lars = Rule(
-    "lars",
-    {"learning_rate": None, "momentum": 0.9, "weight_decay": 0.0, "trust": 0.001},
-    ("momentum_buffer",),
-    decayed_heavy_ball,
-    layer=LayerRate(norms, _rate),
-)
+def _in_place(
+    parameters: list[Tensor], gradients: list[Tensor], slots: Mapping[str, list[Tensor]], step: int, hyper: Numbers
+) -> None:
+    weights, slopes = (torch.stack([norm(layer) for layer in layers]) for layers in (parameters, gradients))
+    rates = _rate(weights, slopes, hyper).tolist()
+    heavy_balls_at_rates(parameters, gradients, slots["momentum_buffer"], rates, hyper)
+
+
+lars = Rule("lars", ("momentum_buffer",), _lars, _in_place)
+_with_exclusions = replace(lars, takes=is_no_bias_or_norm, otherwise=without_decay(momentum))
 
 
 class LARS(RuleOptimizer):
@@ -67,4 +69,4 @@ class LARS(RuleOptimizer):
         super().__init__(params, {**defaults, "exclude_biases_and_norms": exclude_biases_and_norms})
 
     def rule(self, group: Group) -> Rule:
-        return replace(lars, exclude_biases_and_norms=group["exclude_biases_and_norms"])
+        return _with_exclusions if group["exclude_biases_and_norms"] else lars

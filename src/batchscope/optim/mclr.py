@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from batchscope.errors import StudyError
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.momentum import decayed_heavy_ball
+from batchscope.optim.median import median, medians
+from batchscope.optim.momentum import heavy_ball, heavy_balls_at_rates
 from batchscope.optim.radius import GUARDS, radius
-from batchscope.optim.reduce import median
-from batchscope.optim.rule import Hyper, LayerRate, Rule
+from batchscope.optim.rule import Hyper, Numbers, Rule, Scalar, Slots
 
 
-def _medians(parameter: Tensor, gradient: Tensor, hyper: Hyper, *, absolute: bool) -> tuple[Tensor, ...]:
-    return median(parameter, absolute=absolute), median(gradient, absolute=absolute)
-
-
-def _rate(measured: tuple[Tensor, ...], hyper: Hyper) -> Tensor:
-    weight, gradient = measured
+def _rate(weight: Tensor, gradient: Tensor, hyper: Hyper) -> Tensor:
     return radius(weight, gradient + hyper["weight_decay"] * weight, hyper)
 
 
 def _rule(name: str, *, absolute: bool) -> Rule:
-    return Rule(
-        name,
-        {"learning_rate": None, "momentum": 0.0, "weight_decay": 0.0, **GUARDS},
-        ("momentum_buffer",),
-        decayed_heavy_ball,
-        layer=LayerRate(partial(_medians, absolute=absolute), _rate),
-    )
+    def change(parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper) -> tuple[Tensor, Slots]:
+        rate = _rate(median(parameter, absolute=absolute), median(gradient, absolute=absolute), hyper)
+        return heavy_ball(parameter, rate * (gradient + hyper["weight_decay"] * parameter), slots, hyper)
+
+    def in_place(
+        parameters: list[Tensor], gradients: list[Tensor], slots: Mapping[str, list[Tensor]], step: int, hyper: Numbers
+    ) -> None:
+        weights, slopes = (torch.stack(medians(layers, absolute=absolute)) for layers in (parameters, gradients))
+        rates = _rate(weights, slopes, hyper)
+        heavy_balls_at_rates(parameters, gradients, slots["momentum_buffer"], rates.tolist(), hyper)
+
+    return Rule(name, ("momentum_buffer",), change, in_place)
 
 
 mclr = _rule("mclr", absolute=True)

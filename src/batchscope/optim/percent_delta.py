@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
-from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.momentum import decayed_heavy_ball
-from batchscope.optim.radius import GUARDS, curvature
-from batchscope.optim.reduce import mean
-from batchscope.optim.rule import Hyper, LayerRate, Rule
+from batchscope.optim.adapter import Parameters, RuleOptimizer
+from batchscope.optim.momentum import heavy_ball, heavy_balls_at_rates
+from batchscope.optim.radius import GUARDS, TINY, curvature
+from batchscope.optim.rule import Hyper, Numbers, Rule, Scalar, Slots
 
 
-def _measure(parameter: Tensor, gradient: Tensor, hyper: Hyper) -> tuple[Tensor, ...]:
-    def decayed_curvature(w: Tensor, g: Tensor) -> Tensor:
-        return curvature(w, g + hyper["weight_decay"] * w, hyper)
-
-    return (mean(decayed_curvature, parameter, gradient),)
-
-
-def _rate(measured: tuple[Tensor, ...], hyper: Hyper) -> Tensor:
-    return 1 / measured[0]
+def _percent_delta(
+    parameter: Tensor, gradient: Tensor, slots: Slots, step: Scalar, hyper: Hyper
+) -> tuple[Tensor, Slots]:
+    decayed = gradient + hyper["weight_decay"] * parameter
+    rate = 1 / curvature(parameter, decayed, hyper).mean()
+    return heavy_ball(parameter, rate * decayed, slots, hyper)
 
 
-percent_delta = Rule(
-    "percent_delta",
-    {"learning_rate": None, "momentum": 0.0, "weight_decay": 0.0, **GUARDS},
-    ("momentum_buffer",),
-    decayed_heavy_ball,
-    layer=LayerRate(_measure, _rate),
-)
+def _in_place(
+    parameters: list[Tensor], gradients: list[Tensor], slots: Mapping[str, list[Tensor]], step: int, hyper: Numbers
+) -> None:
+    """With weight decay the curvature is abs(g / w + weight_decay), but for a weight of zero."""
+    memory = parameters[0].new_empty(max(parameter.numel() for parameter in parameters))
+    low, high, decay = 1 / hyper["maximum_radius"], 1 / hyper["minimum_radius"], hyper["weight_decay"]
+    rates = []
+    for w, g in zip(parameters, gradients, strict=True):
+        curvatures = memory.as_strided(w.shape, w.stride())
+        torch.add(w, TINY, out=curvatures)
+        torch.div(g, curvatures, out=curvatures)
+        rates.append(curvatures.add_(decay).abs_().clamp_(low, high).mean())
+    found = torch.stack(rates).reciprocal().tolist()
+    heavy_balls_at_rates(parameters, gradients, slots["momentum_buffer"], found, hyper)
+
+
+percent_delta = Rule("percent_delta", ("momentum_buffer",), _percent_delta, _in_place)
 
 
 class PercentDelta(RuleOptimizer):
@@ -48,6 +57,8 @@ class PercentDelta(RuleOptimizer):
         maximum_radius: Bounds R_i from above, for vanishing gradients (GZ20 equation 19).
     """
 
+    own = percent_delta
+
     def __init__(
         self,
         params: Parameters,
@@ -60,6 +71,3 @@ class PercentDelta(RuleOptimizer):
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "minimum_radius": minimum_radius, "maximum_radius": maximum_radius})
-
-    def rule(self, group: Group) -> Rule:
-        return percent_delta

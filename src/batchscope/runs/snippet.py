@@ -11,32 +11,13 @@ import yaml
 from batchscope.analysis import amounts
 from batchscope.analysis.options import Option
 from batchscope.errors import AnalysisError
-from batchscope.optim import RULES
+from batchscope.optim.table import TABLE, arguments
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.goal import Goal
 from batchscope.spec.study import Study
 
 Kind = Literal["yaml", "pytorch"]
 KINDS = ("yaml", "pytorch")
-
-# Rule -> its class in bs.optim, with what tells it from the others of that class.
-_CLASSES = {
-    "sgd": "SGD",
-    "momentum": "Momentum",
-    "nesterov": "Nesterov",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "rmsprop": "RMSProp",
-    "lars": "LARS",
-    "lamb": "LAMB",
-    "percent_delta": "PercentDelta",
-    "cblr": "CBLR",
-    "cblr_estimate": "CBLR",
-    "mclr": "MCLR",
-    "mclr_median": "MCLR",
-}
-_VARIANTS = {"cblr_estimate": 'curvature="estimate"', "mclr_median": 'median="literal"'}
-_TORCH_NAMES = {"learning_rate": "lr", "epsilon": "eps", "smoothing": "alpha"}
 
 
 def snippet(study: Study | None, option: Option, goal: Goal, kind: str, *, train_size: int | None = None) -> str:
@@ -92,8 +73,9 @@ def _yaml(study: Study, option: Option, goal: Goal) -> str:
 
 def _pytorch(study: Study, option: Option, goal: Goal, train_size: int | None) -> str:
     algorithm = study.algorithm
-    optimizer = f"bs.optim.{_CLASSES[algorithm.optimizer]}(model.parameters(), {_arguments(study, option, train_size)})"
-    backward = ", backward=optimizer.backward" if RULES[algorithm.optimizer].needs_hessian_diagonal else ""
+    cls, given = TABLE[algorithm.optimizer].cls, _arguments(study, option, train_size)
+    optimizer = f"bs.optim.{cls}(model.parameters(), {given})"
+    backward = ", backward=optimizer.backward" if TABLE[algorithm.optimizer].needs_hessian_diagonal else ""
     micro = option.micro_batch_size or option.batch_size
     passes = option.accumulation_steps or 1
     ghost = [f"    model, _ = bs.nn.convert_ghost_batch_norm(model, {algorithm.ghost_batch_size})"]
@@ -162,14 +144,11 @@ def _arguments(study: Study, option: Option, train_size: int | None) -> str:
     given = {name: torch.tensor(value, dtype=torch.float64) for name, value in values_given.items()}
     scaled = Timeline(study, option.batch_size, train_size).scaled(given)
     names = study.algorithm.defaults  # in the order of the rule, the learning rate first
-    values = {_TORCH_NAMES.get(name, name): f"{float(scaled[name]):.10g}" for name in names}
-    if "beta1" in values:
-        values["betas"] = f"({values.pop('beta1')}, {values.pop('beta2')})"
-    arguments = [f"{name}={value}" for name, value in values.items()]
-    optimizer = study.algorithm.optimizer
-    if optimizer == "cblr":
-        arguments.append(f"probes={study.algorithm.hessian_probes}")
-    return ", ".join(arguments + ([_VARIANTS[optimizer]] if optimizer in _VARIANTS else []))
+    used = arguments({name: float(f"{float(scaled[name]):.10g}") for name in names})
+    row = TABLE[study.algorithm.optimizer]
+    if row.needs_hessian_diagonal:
+        used["probes"] = study.algorithm.hessian_probes
+    return ", ".join(f"{name}={value!r}" for name, value in (used | dict(row.options)).items())
 
 
 def _schedule(study: Study, option: Option, train_size: int | None) -> str:

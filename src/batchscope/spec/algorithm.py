@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchscope.errors import StudyError
-from batchscope.optim.table import HYPERPARAMETERS
+from batchscope.optim.table import TABLE
 from batchscope.spec.extras import (
     BatchPlanned,
     FirstEpochs,
@@ -26,7 +26,7 @@ from batchscope.spec.space import Choice, Dimension, Frozen
 class Algorithm(Frozen):
     """How a trial is trained."""
 
-    optimizer: Annotated[str, BeforeValidator(lambda raw: known(raw, HYPERPARAMETERS, "optimizer"))] = "nesterov"
+    optimizer: Annotated[str, BeforeValidator(lambda raw: known(raw, TABLE, "optimizer"))] = "nesterov"
     learning_rate_schedule: Schedule = NamedSchedule(name="constant")
     warm_up: Warming | None = None
     scaling_rule: Scaling | None = None
@@ -49,7 +49,7 @@ class Algorithm(Frozen):
     @property
     def defaults(self) -> Mapping[str, float | None]:
         """Every hyperparameter of the optimizer with its default; None where one must be given."""
-        return HYPERPARAMETERS[self.optimizer]
+        return TABLE[self.optimizer].defaults
 
     @property
     def changes_batch_size(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is measured on many layers at speed is what the pure form measures on one."""
+"""Medians of large layers at speed are order statistics, exactly."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from batchscope.optim import blocks, reduce
-from batchscope.optim.blocks import Layers
-from batchscope.optim.reduce import mean, median, norm, select
+from batchscope.optim import median as selection
+from batchscope.optim.median import median, medians, select
 
 
 @given(
@@ -25,7 +24,7 @@ from batchscope.optim.reduce import mean, median, norm, select
 def test_select_is_an_order_statistic(values: Any, data: st.DataObject, absolute: bool, part: int) -> None:
     rank = data.draw(st.integers(0, values.size - 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reduce, "_PART", part)
+        patch.setattr(selection, "_PART", part)
         found = select(values, rank, absolute=absolute)
     assert found == np.sort(np.abs(values) if absolute else values)[rank]
 
@@ -38,7 +37,7 @@ def test_select_on_large_layers(kind: str, absolute: bool) -> None:
     if kind == "ramp":
         values = np.arange(size, dtype=np.float32) - 1000
     elif kind == "periodic":  # in step with the sample: the bracket misses, the result must not
-        values[:: reduce._STRIDE] += 100
+        values[:: selection._STRIDE] += 100
     elif kind == "half zero":
         values[: size // 2 + 5] = 0
     elif kind == "outliers":
@@ -50,34 +49,15 @@ def test_select_on_large_layers(kind: str, absolute: bool) -> None:
     assert np.isnan(select(values, size // 2, absolute=absolute))
 
 
-def layers(dtype: torch.dtype) -> list[torch.Tensor]:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_many_layers_measure_as_one(dtype: torch.dtype, absolute: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(300, 256), (7,), (), (64, 2048), (1,), (5, 5)]
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("block", [100, 65_536])
-def test_many_layers_measure_as_one(dtype: torch.dtype, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_CPU_BLOCK", block)
-    many = layers(dtype)
-    other = [layer.flip(0) if layer.ndim else layer for layer in many]
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
-
-    def function(x: Any, y: Any) -> Any:
-        return abs(x * y + 1.0)
-
-    for index, (x, y) in enumerate(zip(many, other, strict=True)):
-        one: Any = (x if dtype == torch.float64 else x.float(), y if dtype == torch.float64 else y.float())
-        alone: Any = (Layers([x]), Layers([y]))
-        torch.testing.assert_close(norm(alone[0])[0], norm(one[0]), rtol=tolerance, atol=0)
-        torch.testing.assert_close(mean(function, *alone)[0], mean(function, *one), rtol=tolerance, atol=0)
-        together = mean(function, Layers(many), Layers(other))
-        torch.testing.assert_close(together[index], mean(function, *one), rtol=tolerance, atol=0)
-        for absolute in (True, False):
-            assert torch.equal(median(alone[0], absolute=absolute)[0], median(one[0], absolute=absolute))
-            medians = median(Layers(many), absolute=absolute)
-            assert torch.equal(medians[index], median(one[0], absolute=absolute))
+    layers = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+    layers.append(torch.randn(8, 6, generator=generator, dtype=torch.float64).to(dtype).t())
+    for one, found in zip(layers, medians(layers, absolute=absolute), strict=True):
+        assert torch.equal(found, median(one, absolute=absolute))
 
 
 def test_the_median_is_the_lower_one() -> None:
