@@ -12,7 +12,7 @@ import batchscope.analysis.outcomes
 from analysis.hand_made import Trial
 from analysis.hand_made import tables as by_hand
 from analysis.simulated_studies import GOAL, SURFACES, tables
-from batchscope.analysis import needed, other_analyses, steps_to_result, summary
+from batchscope.analysis import Answers, Curve, Given, Table, needed, other_analyses, steps_to_result, summary
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
@@ -20,8 +20,15 @@ RUN = tables(SURFACES[4].pool(32, np.random.default_rng(0)))
 NEVER = Goal.parse("validation/error < 0")
 
 
+def answers(trials: Table, measurements: Table, goal: Goal) -> Answers:
+    def curve(given: Given) -> Curve:
+        return steps_to_result(given.trials, given.measurements, given.goal, found=given.outcomes)
+
+    return Answers(Given(*needed(trials, measurements, [goal.metric]), goal), curve)
+
+
 def test_it_has_the_fields_that_programs_read() -> None:
-    document = summary(*RUN, [GOAL, NEVER], workload="simulated")
+    document = summary([answers(*RUN, GOAL), answers(*RUN, NEVER)], workload="simulated")
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert (document["schema"], document["workload"]) == (1, "simulated")
     reached, never = document["goals"]
@@ -39,7 +46,7 @@ def test_it_has_the_fields_that_programs_read() -> None:
 
 def test_it_says_what_the_curve_says() -> None:
     curve = steps_to_result(*RUN, GOAL)
-    entry = summary(*RUN, [GOAL], workload="", analyses=False)["goals"][0]
+    entry = summary([answers(*RUN, GOAL)], workload="", analyses=False)["goals"][0]
     assert [point["steps"] for point in entry["curve"]] == curve.table.get_column("steps").to_list()
     assert entry["regimes"]["critical_batch_size"] == curve.regimes.critical_batch_size.to_dict()
     assert "analyses" not in entry
@@ -57,15 +64,15 @@ def test_what_is_held_in_memory_changes_no_answer(monkeypatch: pytest.MonkeyPatc
     assert held.lazy().collect().equals(measurements.select(held.lazy().collect_schema().names()))
     assert "train/loss" not in held.lazy().collect_schema().names()
     alone = steps_to_result(trials, measurements, GOAL)
-    document = summary(trials, more.lazy(), [GOAL], workload="")
+    document = summary([answers(trials, more.lazy(), GOAL)], workload="")
     assert document["goals"][0]["regimes"]["critical_batch_size"] == alone.regimes.critical_batch_size.to_dict()
-    assert document["goals"][0]["analyses"] == other_analyses(trials, measurements, GOAL)
+    assert document["goals"][0]["analyses"] == other_analyses(answers(trials, measurements, GOAL))
     with pytest.raises(AnalysisError, match="it measured validation/error, train/loss"):
-        summary(trials, more, [Goal.parse("train/error < 1")], workload="")
+        summary([answers(trials, more, Goal.parse("train/error < 1"))], workload="")
 
 
 def test_an_analysis_that_the_run_cannot_answer_is_refused_in_words() -> None:
-    found = other_analyses(*RUN, GOAL)
+    found = other_analyses(answers(*RUN, GOAL))
     assert "named learning_rate" in found["stability"]["refused"]
     assert "column epoch" in found["best_under_epoch_budgets"]["refused"]
     assert "policy: full" in found["speedup"]["refused"]
@@ -86,7 +93,7 @@ def test_a_run_trained_to_the_end_answers_everything() -> None:
             for index in range(3)
         )
     )
-    found = other_analyses(*run, GOAL)
+    found = other_analyses(answers(*run, GOAL))
     refused = {name: answer["refused"] for name, answer in found.items() if isinstance(answer, dict)}
     assert refused == {}
     assert json.dumps(found, allow_nan=False)

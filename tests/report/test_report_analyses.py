@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields, is_dataclass, replace
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import plotly.graph_objects as go
 import polars as pl
 import pytest
 
+from batchscope import analysis
 from batchscope.analysis import (
+    QUESTIONS,
+    Answer,
+    Answers,
     BudgetQuality,
     Contour,
+    Curve,
     ExpectedSteps,
+    Given,
     NormalisedCurves,
+    Question,
     RuleCheck,
     Sensitivity,
     Speedup,
     StabilityMap,
+    plain_rows,
+    scaling,
 )
+from batchscope.analysis.outcomes import Outcomes
 from batchscope.report.analyses import chart
 from batchscope.report.palette import NAMED
 from batchscope.report.sections import section, sections
-from report.report_study import GOAL, measurements, trials
+from report.report_study import GOAL, curve, measurements, trials
 
 SIZES = [2, 8]
 BUDGETS = BudgetQuality(
@@ -123,6 +136,7 @@ STABILITY = StabilityMap(
             "batch_size": SIZES,
             "low": [0.01, 0.01],
             "high": [0.02, 0.04],
+            "octaves": [1.0, 2.0],
             "best_rate": [0.01, 0.01],
             "best_value": [0.2, 0.3],
         }
@@ -141,7 +155,47 @@ SENSITIVITY = Sensitivity(
         }
     ),
 )
-RESULTS = [BUDGETS, EXPECTED, RULES, NORMALISED, SPEEDUP, CONTOUR, STABILITY, SENSITIVITY]
+# A result for each row of the list of analyses, by the name of its question: a new analysis has a row here.
+ANSWERS: dict[str, Any] = {
+    "fewer trials": EXPECTED,
+    "budgets of steps": BUDGETS,
+    "budgets of epochs": replace(BUDGETS, unit="epochs"),
+    "learning-rate rules": RULES,
+    "sensitivity": SENSITIVITY,
+    "stability": STABILITY,
+    "speedup": SPEEDUP,
+    "contour": CONTOUR,
+}
+# What is no answer to one goal of one run beside its curve: the curve, curves of several runs, and what all start from.
+ELSEWHERE = {Curve, NormalisedCurves, Outcomes}
+
+
+def test_every_analysis_is_in_the_list_and_has_a_row_here() -> None:
+    assert set(ANSWERS) == {question.name for question in QUESTIONS}, (
+        "give each question a row in ANSWERS, and no other"
+    )
+    listed = {type(result) for result in ANSWERS.values()} | ELSEWHERE
+    modules = [import_module(f"batchscope.analysis.{found.name}") for found in iter_modules(analysis.__path__)]
+    kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    results = {kind for kind in kinds if is_dataclass(kind) and "table" in {part.name for part in fields(kind)}}
+    assert results == listed, "an analysis that gives a table has a row in batchscope.analysis.questions.QUESTIONS"
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
+def test_every_analysis_has_words_tables_and_a_chart_on_the_page(question: Question) -> None:
+    result = ANSWERS[question.name]
+    words, found = question.words(result), section(Answer(result, question.words(result)))
+    assert all((words.title, words.explanation, words.found)) and "\n" not in words.found
+    assert question.tables and all(plain_rows(getattr(result, table)) for table in question.tables.values())
+    assert found.title == words.title and words.found in found.paragraphs[1]
+    (shown,) = found.charts
+    assert re.fullmatch(r"[\w-]+", shown.file)
+    assert not re.findall(r'"#[0-9a-fA-F]{3,8}"|rgba?\(', chart(result, NAMED).to_json())
+
+
+def test_no_two_analyses_share_a_name() -> None:
+    names = [name for question in QUESTIONS for name in (question.name, *question.tables)]
+    assert len(names) - len(set(names)) == sum(question.name in question.tables for question in QUESTIONS)
 
 
 def lines(figure: go.Figure) -> dict[str, tuple[Any, ...]]:
@@ -180,7 +234,7 @@ def test_speedup_carries_its_caveat() -> None:
     figure = chart(SPEEDUP)
     assert lines(figure)["ideal"] == ((2, 1), (8, 4))
     assert "favours large batches" in figure.layout.annotations[0].text
-    assert "favours large batches" in section(SPEEDUP).paragraphs[0]
+    assert "favours large batches" in section(Answer(SPEEDUP, scaling.speedup_words(SPEEDUP))).paragraphs[0]
 
 
 def test_contour_draws_the_best_so_far() -> None:
@@ -202,15 +256,6 @@ def test_sensitivity_leaves_out_what_is_not_known() -> None:
     assert figure.data[0].error_y.array == pytest.approx((0.1,))
 
 
-@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
-def test_every_result_has_a_section_in_the_colours_of_the_page(result: object) -> None:
-    found = section(result)
-    assert found.title and found.paragraphs[0]
-    (shown,) = found.charts
-    assert re.fullmatch(r"[\w-]+", shown.file)
-    assert not re.findall(r'"#[0-9a-fA-F]{3,8}"|rgba?\(', chart(result, NAMED).to_json())
-
-
 def test_hostile_names_are_text() -> None:
     evil = "<script>alert(1)</script>"
     runs = NormalisedCurves(reference=2, table=NORMALISED.table.with_columns(pl.lit(evil).alias("run")))
@@ -229,8 +274,7 @@ def test_an_unknown_result_has_no_chart() -> None:
 def test_sections_answer_what_they_can_and_say_what_they_cannot() -> None:
     looks = measurements().with_columns((pl.col("step") * pl.col("batch_size") / 100).alias("epoch"))
     stopped_later = trials().with_columns(steps=pl.when(pl.col("trial") == "d").then(120).otherwise("steps"))
-    found = sections(stopped_later, looks, GOAL, extra=[NORMALISED])
+    found = sections(Answers(Given(stopped_later, looks, GOAL), lambda given: curve()))
     titles = [part.title for part in found]
-    assert "Learning-rate rules" in titles
-    assert titles[-2:] == ["Runs on one scale", "What this run cannot answer"]
+    assert "Learning-rate rules" in titles and titles[-1] == "What this run cannot answer"
     assert any(text.startswith("Contour: ") for text in found[-1].paragraphs)

@@ -6,6 +6,8 @@ from batchscope.analysis.interval import Interval
 from batchscope.analysis.laws import Law
 from batchscope.analysis.options import Option
 from batchscope.analysis.outcomes import Table, needed
+from batchscope.analysis.question import Answer, Given, Question, Refused
+from batchscope.analysis.questions import QUESTIONS, Answers, answered
 from batchscope.analysis.recommend import Recommendation
 from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.rules import RuleCheck, rule_check
@@ -15,21 +17,28 @@ from batchscope.analysis.steps import Curve, steps_to_result
 from batchscope.analysis.summary import other_analyses, plain_rows, summary
 
 __all__ = [
+    "QUESTIONS",
+    "Answer",
+    "Answers",
     "BudgetQuality",
     "Contour",
     "Curve",
     "ExpectedSteps",
+    "Given",
     "Interval",
     "Law",
     "NormalisedCurves",
     "Option",
+    "Question",
     "Recommendation",
+    "Refused",
     "Regimes",
     "RuleCheck",
     "Sensitivity",
     "Speedup",
     "StabilityMap",
     "Table",
+    "answered",
     "best_under_budgets",
     "compare",
     "contour",

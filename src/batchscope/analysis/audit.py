@@ -14,7 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batchscope.analysis import tail
-from batchscope.analysis.outcomes import Table, crossings, outcomes
+from batchscope.analysis.outcomes import Outcomes, Table, crossings, outcomes
+from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
@@ -115,17 +116,19 @@ def expected_steps(
     *,
     level: float = 0.9,
     draws: int = 1000,
+    found: Outcomes | None = None,
 ) -> ExpectedSteps:
     """The expected fewest steps over m trials for every m in ``counts`` (1, 2, 4, ... and n if not given).
 
     The value is the mean of the minimum over all subsets of m trials, which is unbiased, and at m = n is the
     minimum observed. Its interval is that of the lower tail for m of at least n/3 (see ``tail``), and below,
-    where resampling is right, of a Bayesian bootstrap of the trials (Rubin 1981).
+    where resampling is right, of a Bayesian bootstrap of the trials (Rubin 1981). ``found`` is what became of the
+    trials, if that is known already.
 
     Raises:
         AnalysisError: If no batch size reached the goal.
     """
-    found = outcomes(trials, measurements, goal)
+    found = found or outcomes(trials, measurements, goal)
     rows: list[tuple[int, int, float | None, float | None, float | None]] = []
     for batch_size, group in found.search():
         feasible = group.filter("feasible")
@@ -172,3 +175,22 @@ def _bootstrap(ordered: Array, n: int, m: int, draws: int, generator: np.random.
     slower = np.clip(1 - np.cumsum(weight, axis=1), 0, 1) ** m
     share = np.hstack([np.ones((draws, 1)), slower[:, :-1]]) - slower
     return np.asarray((share @ ordered) / share.sum(1))
+
+
+def words(result: ExpectedSteps) -> Words:
+    """What the table says: how much the last doubling of the trials brought."""
+    gains = []
+    for group in result.table.drop_nulls("expected_steps").partition_by("batch_size"):
+        rows = {row["trials"]: row["expected_steps"] for row in group.iter_rows(named=True)}
+        most = max(rows)
+        if half := [steps for count, steps in rows.items() if most / 2 <= count < most]:
+            gains.append(half[0] / rows[most])
+    found = "too few trials to compare"
+    if gains:
+        found = f"the best of half the trials would take {np.median(gains):.3g} times the steps (median of batch sizes)"
+    return Words(
+        "What fewer trials would have found",
+        "The expected fewest steps of a search of fewer feasible trials. Where a line is still falling at its right "
+        "end, more trials would find a faster point.",
+        found,
+    )

@@ -8,7 +8,9 @@ from typing import Literal
 
 import polars as pl
 
+from batchscope.analysis.amounts import number
 from batchscope.analysis.outcomes import Table, require_every_look, require_metric
+from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 
 Better = Literal["lower", "higher"]
@@ -92,3 +94,20 @@ def _powers(horizons: list[float]) -> list[float]:
     top = max(horizons, default=1.0)
     powers = [2.0**power for power in range(-10, 60) if 2.0**power <= top]
     return powers[-6:]
+
+
+def words(result: BudgetQuality) -> Words:
+    """What the table says."""
+    best = (
+        result.table.drop_nulls("value").sort("budget", "value", descending=[True, result.better == "higher"]).head(1)
+    )
+    found = [
+        f"{row['value']:.4g} within {number(row['budget'])} {result.unit}, at batch size {row['batch_size']:,}"
+        for row in best.iter_rows(named=True)
+    ]
+    return Words(
+        f"Best {result.metric} within a budget of {result.unit}",
+        "The best value that any trial had within the budget. A budget of steps favours large batches, which see more "
+        "examples; one of epochs favours small batches, which take more steps.",
+        "; ".join(found) or "no value within any budget",
+    )

@@ -15,6 +15,7 @@ from batchscope.spec.goal import EXAMPLES, Goal, is_metric
 Array = NDArray[np.float64]
 Table = pl.DataFrame | pl.LazyFrame
 PREFIX = "hyperparameter/"
+RATE = PREFIX + "learning_rate"
 HELD_ROWS = 10_000_000  # half a gigabyte
 
 
@@ -205,6 +206,24 @@ def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
     if metric not in names:
         measured = ", ".join(name for name in names if is_metric(name)) or "nothing"
         raise AnalysisError(f"a goal needs a metric that the run measured, got {metric!r}: it measured {measured}")
+
+
+def require_rates(trials: Table, question: str) -> None:
+    """Refuse trials without a learning rate that is a number above 0, as an import may have them.
+
+    Raises:
+        AnalysisError: If there is no such column, or a value in it is none: text such as "auto", 0, NaN.
+    """
+    rows = trials.lazy()
+    kind = rows.collect_schema().get(RATE)
+    if kind is None:
+        raise AnalysisError(f"{question} needs a hyperparameter named learning_rate, and the trials have none")
+    rate = pl.col(RATE)
+    unfit = ~(rate.is_finite() & (rate > 0)).fill_null(False) if kind.is_numeric() else pl.lit(True)
+    found = rows.filter(unfit).select(rate.cast(pl.String).fill_null("none").unique().sort()).collect().to_series()
+    if len(found):
+        given = ", ".join(found.head(3)) + (", ..." if len(found) > 3 else "")
+        raise AnalysisError(f"{question} needs learning rates that are numbers above 0, got {given}")
 
 
 def require_full_training(trials: pl.DataFrame, question: str) -> None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from batchscope.analysis.outcomes import PREFIX, Table, outcomes
+from batchscope.analysis.outcomes import PREFIX, RATE, Outcomes, Table, outcomes, require_rates
+from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
 EXPONENTS = {"BLR": 0.0, "SRSR": 0.5, "LSR": 1.0}
-_RATE, _MOMENTUM = PREFIX + "learning_rate", PREFIX + "momentum"
+_MOMENTUM = PREFIX + "momentum"
 _CHANCE = 0.1
 _LOOK = 0.05
 
@@ -49,20 +50,21 @@ def rule_check(
     *,
     base_batch_size: int | None = None,
     within: float = 1.5,
+    found: Outcomes | None = None,
 ) -> RuleCheck:
     """Scale the winner's rate at ``base_batch_size`` (default: the smallest that reached the goal) by every rule.
 
     BLR leaves the rate, SRSR scales it with the square root of the batch size, LSR in proportion. With ``within`` no
-    larger than the margin of the race, a raced run holds all that is needed.
+    larger than the margin of the race, a raced run holds all that is needed. ``found`` is what became of the trials, if
+    that is known already.
 
     Raises:
-        AnalysisError: If the trials have no learning rate, or none reached the goal at the base.
+        AnalysisError: If the trials have no learning rate above 0, or none reached the goal at the base.
     """
+    require_rates(trials, "a learning-rate rule")
     columns = trials.lazy().collect_schema().names()
-    if _RATE not in columns:
-        raise AnalysisError("a learning-rate rule needs a hyperparameter named learning_rate, and the trials have none")
-    found = outcomes(trials, measurements, goal)
-    rate = pl.col(_RATE) / (1 - pl.col(_MOMENTUM)) if _MOMENTUM in columns else pl.col(_RATE)
+    found = found or outcomes(trials, measurements, goal)
+    rate = pl.col(RATE) / (1 - pl.col(_MOMENTUM)) if _MOMENTUM in columns else pl.col(RATE)
     groups = {
         batch_size: group.with_columns(rate.alias("rate")).sort("goal_step", "revision", "index", nulls_last=True)
         for batch_size, group in found.search()
@@ -114,3 +116,20 @@ def _breaks(rule: str, table: pl.DataFrame) -> dict[str, object]:
         if status == "breaks":
             return row | {"breaks_at": batch_size}
     return row
+
+
+def words(result: RuleCheck) -> Words:
+    """What the tables say."""
+    ends = [
+        f"{row['rule']} "
+        + ("holds nowhere" if row["holds_until"] is None else f"holds up to {row['holds_until']:,}")
+        + (" and does not break" if row["breaks_at"] is None else f" and breaks at {row['breaks_at']:,}")
+        for row in result.breaks.iter_rows(named=True)
+    ]
+    return Words(
+        "Learning-rate rules",
+        f"Each rule scales the rate tuned at batch size {result.base_batch_size:,} for {result.goal}: BLR "
+        "keeps it, SRSR scales it with the root of the batch size, LSR in proportion. Filled points hold, crosses "
+        "break, open ones cannot be told from these trials.",
+        "; ".join(ends),
+    )

@@ -12,6 +12,7 @@ from batchscope.analysis.budgets import Better
 from batchscope.analysis.interval import Interval
 from batchscope.analysis.outcomes import Table, require_every_look, require_full_training, require_metric
 from batchscope.analysis.steps import Curve, steps_to_result
+from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
@@ -167,3 +168,28 @@ def compare(curves: Mapping[str, Curve], reference: int | None = None) -> Normal
             found = Interval.from_log_draws(relative, ratio, curve.level)
             rows.append((run, row["batch_size"], row[quantity], relative, found.low, found.high))
     return NormalisedCurves(at, pl.DataFrame(rows, schema=_RELATIVE, orient="row"))
+
+
+def speedup_words(result: Speedup) -> Words:
+    """What the table says."""
+    best = result.table.drop_nulls("speedup").sort("speedup", "batch_size", descending=[True, False]).row(0, named=True)
+    return Words(
+        "Speedup",
+        result.caveat,
+        f"{best['speedup']:.3g} times fewer steps to {result.goal} at batch size {best['batch_size']:,} than at "
+        f"{result.base_batch_size:,}",
+    )
+
+
+def contour_words(result: Contour) -> Words:
+    """What the table says."""
+    order = result.table.sort("best", "step", "batch_size", descending=[result.better == "higher", False, False])
+    found = [
+        f"the best value, {row['best']:.4g}, is at batch size {row['batch_size']:,} after {row['step']:,} steps"
+        for row in order.head(1).iter_rows(named=True)
+    ]
+    return Words(
+        f"{result.metric} by batch size and steps".capitalize(),
+        "The best value of all trials up to each step.",
+        found[0] if found else "no value was measured",
+    )

@@ -10,19 +10,21 @@ import polars as pl
 
 from batchscope.analysis.budgets import Better
 from batchscope.analysis.outcomes import (
-    PREFIX,
+    RATE,
+    Outcomes,
     Table,
     look_grid,
     outcomes,
     require_every_look,
     require_full_training,
     require_metric,
+    require_rates,
 )
+from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
 LAST = 5
-RATE = PREFIX + "learning_rate"
 _LOOK = 0.05
 
 
@@ -75,14 +77,13 @@ def stability_map(
     neighbouring reliable rates around its best one.
 
     Raises:
-        AnalysisError: If the trials have no learning rate, were not all trained to the end of their budget, or looks
-            ended early.
+        AnalysisError: If the trials have no learning rate above 0, were not all trained to the end of their budget, or
+            looks ended early.
     """
     looks = measurements.lazy()
     require_metric(looks, metric)
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
-    if RATE not in known.columns:
-        raise AnalysisError("a map of base rates needs a hyperparameter named learning_rate, and the trials have none")
+    require_rates(known, "a map of base rates")
     require_full_training(known, "a map of the final metric")
     require_every_look(looks, metric, "a map of the final metric")
     sign = 1.0 if better == "lower" else -1.0
@@ -165,15 +166,18 @@ def sensitivity(
     factors: Sequence[float] = (1.1, 2.0),
     *,
     level: float = 0.9,
+    found: Outcomes | None = None,
 ) -> Sensitivity:
     """The share of the space whose steps to the goal are within each factor of the fewest.
+
+    ``found`` is what became of the trials, if it is known already.
 
     Raises:
         AnalysisError: If the run stopped its trials too early to say for any factor, or none reached the goal.
     """
     from scipy.special import betaincinv  # here, because few answers need it and loading it takes long
 
-    found = outcomes(trials, measurements, goal)
+    found = found or outcomes(trials, measurements, goal)
     rows: list[tuple[int, float, float | None, float | None, float | None, int]] = []
     for batch_size, group in found.search():
         steps = group.get_column("goal_step")
@@ -198,3 +202,35 @@ def sensitivity(
             "trials that were trained so far: ask for smaller factors, or run the study with `policy: full`"
         )
     return Sensitivity(goal, table, level)
+
+
+def stability_words(result: StabilityMap) -> Words:
+    """What the map says."""
+    known = result.bands.drop_nulls("octaves").sort("octaves", "batch_size")
+    found = "no base rate trains reliably"
+    if known.height:
+        first, *_, last = [*known.select("octaves", "batch_size").iter_rows()] * (1 + (known.height == 1))
+        widths = (
+            f"{octaves:.2g} octaves wide at batch size {size:,}" for octaves, size in dict.fromkeys((first, last))
+        )
+        found = f"the reliable band is {', '.join(widths)}"
+    return Words(
+        "Stable base rates",
+        "The median of the last five evaluations over base learning rate and batch size; to keep the base rate is the "
+        f"linear scaling rule. Shaded: rates that train reliably, to {result.threshold:.4g} or better.",
+        found,
+    )
+
+
+def sensitivity_words(result: Sensitivity) -> Words:
+    """What the table says."""
+    parts = []
+    for group in result.table.drop_nulls("share").sort("factor").partition_by("factor", maintain_order=True):
+        low, high = (float(value) for value in group.select(pl.col("share").min(), high=pl.col("share").max()).row(0))
+        span = f"{low:.0%}" if low == high else f"{low:.0%} to {high:.0%}"
+        parts.append(f"{span} of it is within {group.item(0, 'factor'):g} times the fewest steps")
+    return Words(
+        "How forgiving the search space is",
+        f"The share of the search space that reaches {result.goal} nearly as fast as the best point there.",
+        "; ".join(parts),
+    )

@@ -98,6 +98,7 @@ def steps_to_result(
     tolerance: float = TOLERANCE,
     level: float = 0.9,
     draws: int = 1000,
+    found: Outcomes | None = None,
 ) -> Curve:
     """The steps-to-result curve of a run (Sh19 section 4).
 
@@ -113,10 +114,11 @@ def steps_to_result(
         tolerance: Of the regimes.
         level: Of the intervals.
         draws: D.
+        found: What became of the trials, if it is known already.
 
     A run without trials, or without the metric of the goal, is an ``AnalysisError``.
     """
-    found = outcomes(trials, measurements, goal)
+    found = found or outcomes(trials, measurements, goal)
     if equal_trials:
         fewest = max(1, found.fewest_feasible())
         trials_per_batch_size = min(fewest, trials_per_batch_size or fewest)

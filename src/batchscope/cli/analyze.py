@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchscope.analysis import answered
+from batchscope.cli.main import FAILED
 from batchscope.cli.options import AsJson
-from batchscope.cli.show import console, overview, print_curve, print_json, print_runs, print_warnings, printable, say
+from batchscope.cli.show import (
+    console,
+    lacking,
+    overview,
+    print_answers,
+    print_curve,
+    print_json,
+    print_runs,
+    print_warnings,
+    printable,
+    say,
+)
 from batchscope.errors import AnalysisError, BatchscopeError
 from batchscope.runs import ask_each, comparison, holds_several, open_run
 from batchscope.spec.goal import Goal
@@ -35,11 +48,14 @@ def analyze(
         return
     result = open_run(run)
     print_warnings(result)
+    answers = result.answers(goal or (), equal_trials=equal_trials)
+    answered(answers)  # or what stands against the first is told
     if as_json:
         print_json(result.summary(goal or (), equal_trials=equal_trials))
-        return
-    for curve in result.curves(goal or (), equal_trials=equal_trials):
-        print_curve(console(), curve)
+    for one in () if as_json else answers:
+        print_answers(console(), one)
+    if lacking(answers):
+        raise typer.Exit(FAILED)
 
 
 def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: bool) -> None:
@@ -48,9 +64,10 @@ def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: b
 
     def question(run: Run) -> tuple[Run, list[Curve], str]:
         if not as_json:
-            return run, run.curves(asked, equal_trials=equal_trials), ""
-        found, document = run.answers(asked, equal_trials=equal_trials)
-        return run, found, json.dumps(document, allow_nan=False)
+            return run, [one.curve for one in answered(run.answers(asked, equal_trials=equal_trials))], ""
+        document = run.summary(asked, equal_trials=equal_trials)
+        curves = [one.curve for one in answered(run.answers(asked, equal_trials=equal_trials))]
+        return run, curves, json.dumps(document, allow_nan=False)
 
     curves: dict[str, list[Curve]] = {}
     documents: dict[str, str] = {}

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from batchscope.cli.advice import whole_numbers
+from batchscope.cli.main import FAILED
 from batchscope.cli.options import RunFolder
 from batchscope.cli.recommend import AnyWorkload, Bandwidth, Devices, Latency, Power, Price, ProbeFile
-from batchscope.cli.show import print_warnings, say
+from batchscope.cli.show import lacking, print_warnings, say
 from batchscope.errors import AnalysisError
 from batchscope.runs import open_run, recommend
 from batchscope.spec.probe import Probe
@@ -56,6 +57,12 @@ def report(
             any_workload=any_workload,
         )
     say(str(result.write_report(advice=advice)))
+    answers = result.answers()
+    for one in answers:
+        for name, refused in one.faults.items():
+            say(f"{one.goal}: {name}: {refused.reason}", stderr=True)
     if svg is not None:
         svg.write_text(result.picture(), encoding="utf-8")
         say(str(svg))
+    if lacking(answers):
+        raise typer.Exit(FAILED)

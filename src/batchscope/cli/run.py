@@ -13,7 +13,7 @@ from batchscope import runs
 from batchscope.cli.main import INTERRUPTED
 from batchscope.cli.options import DataDir
 from batchscope.cli.progress import Display
-from batchscope.cli.show import console, print_curve, print_estimate, print_warnings, say
+from batchscope.cli.show import console, print_answers, print_estimate, print_warnings, say
 from batchscope.executors import starting
 from batchscope.spec.study import Study
 
@@ -75,7 +75,7 @@ def run(
     except runs.Interrupted:
         say(f"stopped; what is finished is in {folder}. Go on with: {again}", stderr=True)
         raise typer.Exit(INTERRUPTED) from None
-    for curve in result.curves():
-        print_curve(console(), curve)
+    for answers in result.answers():
+        print_answers(console(), answers)
     print_warnings(result)
     say(f"report: {folder / 'report.html'}")

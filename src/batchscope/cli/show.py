@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from batchscope.analysis import Refused
+
 if TYPE_CHECKING:
-    from batchscope.analysis import Curve, Interval
+    from batchscope.analysis import Answers, Curve, Interval
     from batchscope.runs import Estimate, Run
     from batchscope.spec.study import Study
 
@@ -96,6 +98,29 @@ def print_curve(to: Console, curve: Curve) -> None:
     for note in dict.fromkeys((*curve.notes, *regimes.notes)):
         if not note.endswith((": see reason", ": see verdict")):  # said above, at the point itself
             to.print(f"  note: {printable(note)}")
+
+
+def print_answers(to: Console, answers: Answers) -> None:
+    """The curve of a goal, and in a line each what the other analyses found, or that they failed."""
+    if isinstance(refusal := answers.curve_or_refusal, Refused):
+        to.print(f"{printable(str(answers.goal))} has no answer: {printable(refusal.reason)}")
+        return
+    print_curve(to, answers.curve)
+    refused = []
+    for question, answer in answers:
+        if not isinstance(answer, Refused):
+            to.print(f"  {printable(answer.words.title)}: {printable(answer.words.found)}")
+        elif answer.is_fault:
+            to.print(f"  {question.name}: {printable(answer.reason)}")
+        else:
+            refused.append(question.name)
+    if refused:
+        to.print(f"  not answered by this run (analyze --json says why): {', '.join(refused)}")
+
+
+def lacking(answers: Sequence[Answers]) -> bool:
+    """Whether a goal has no curve, or an analysis that was asked has failed, each of which has been shown."""
+    return any(isinstance(one.curve_or_refusal, Refused) or one.faults for one in answers)
 
 
 def overview(curves: Mapping[str, Sequence[Curve]]) -> Table:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from batchscope.analysis import Curve, Interval
-from batchscope.analysis.outcomes import PREFIX, hyperparameters, outcomes
+from batchscope.analysis.outcomes import PREFIX, Outcomes, hyperparameters, outcomes
 
 NEAR = 1.1  # trials within this factor of the fastest show how exactly its hyperparameters are known
 LEARNING_RATE, MOMENTUM = PREFIX + "learning_rate", PREFIX + "momentum"
@@ -123,8 +123,15 @@ def regimes(curve: Curve) -> pl.DataFrame:
     return pl.DataFrame([row for row in rows if row[1] < row[2]], schema=schema, orient="row")
 
 
-def search_space(curve: Curve, trials: pl.DataFrame, measurements: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+def search_space(
+    curve: Curve,
+    trials: pl.DataFrame,
+    measurements: pl.DataFrame | pl.LazyFrame,
+    known: Outcomes | None = None,
+) -> pl.DataFrame:
     """The trials of the search and what became of each (Sh19 figures 9, 10, 13, 14); no confirmation runs.
+
+    ``known`` is what became of the trials, if that is known already.
 
     Returns:
         ``trial``, ``batch_size``, ``status``, ``revision``, ``steps``; the hyperparameters with their prefix,
@@ -140,7 +147,7 @@ def search_space(curve: Curve, trials: pl.DataFrame, measurements: pl.DataFrame 
     effective = [(pl.col(LEARNING_RATE) / (1 - pl.col(MOMENTUM))).alias(EFFECTIVE)]
     numbers = {name for name in points if trials.schema[name].is_numeric()}
     return (
-        outcomes(trials, measurements, curve.goal)
+        (known or outcomes(trials, measurements, curve.goal))
         .table.filter(pl.col("replicate") == 0)
         .join(seen.collect(engine="streaming"), on="trial", how="left")
         .sort("batch_size", "revision", "index", "trial")

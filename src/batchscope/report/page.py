@@ -13,11 +13,13 @@ import polars as pl
 from plotly.offline import get_plotlyjs
 
 from batchscope.analysis import Curve
+from batchscope.analysis.outcomes import Outcomes
 from batchscope.report import answers, charts, figures, tables
 from batchscope.report.markup import Chart, Section, definitions, script_json, section
 from batchscope.report.palette import DARK, LIGHT, NAMED, stylesheet
 from batchscope.report.panels import all_goals, panel
-from batchscope.report.text import counted, duration, escape, number, percent, size
+from batchscope.report.text import counted, duration, escape, number, percent, plain, size
+from batchscope.spec.goal import Goal
 
 REFRESH = 10  # seconds between two looks at a run that is going on
 _ENDS = {
@@ -38,6 +40,8 @@ def render(
     title: str,
     live: bool = False,
     sections: Sequence[Section] = (),
+    outcomes: Mapping[Goal, Outcomes] | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> str:
     """``report.html`` of a run, as text to be written in UTF-8.
 
@@ -53,14 +57,21 @@ def render(
         title: What the window is called.
         live: Says that the run is going on, and makes the page load itself anew.
         sections: Further parts, shown after the curves.
+        outcomes: What became of the trials for each goal, where it is known already.
+        refused: The goals that have no curve, and why.
     """
-    panels = [panel(index, curve, trials, measurements) for index, curve in enumerate(curves, 1)]
+    known = outcomes or {}
+    panels = [
+        _panel(index, curve, trials, measurements, known.get(curve.goal)) for index, curve in enumerate(curves, 1)
+    ]
+    without = [f"{plain(goal)}: {plain(reason)}." for goal, reason in (refused or {}).items()]
     body = [
         _header(curves, trials, summary, live),
         '<main id="main"><noscript><p class="note">The charts need JavaScript; the rest does not.</p></noscript>',
         _answers(curves),
         _choice(curves) if len(curves) > 1 else "",
         *panels,
+        section(Section("Goals without an answer", without)) if without else "",
         all_goals(curves),
         *(section(part) for part in sections),
         _costs(trials),
@@ -70,6 +81,22 @@ def render(
         "<footer>Written by Batchscope. This file holds its own data and code and loads nothing.</footer>",
     ]
     return _document(title, "".join(body), summary, live)
+
+
+def _panel(
+    index: int,
+    curve: Curve,
+    trials: pl.DataFrame,
+    measurements: pl.LazyFrame | pl.DataFrame,
+    known: Outcomes | None,
+) -> str:
+    """The panel of a goal; one that cannot be drawn says so, and costs the page nothing else."""
+    try:
+        return panel(index, curve, trials, measurements, known)
+    except Exception as error:
+        reason = f"This part could not be drawn ({type(error).__name__}: {plain(error)}); summary.json has its numbers."
+        part = section(Section(f"Steps to {plain(curve.goal)}", [reason]))
+        return f'<div class="panel" data-of="goal-{index}">{part}</div>'
 
 
 def _document(title: str, body: str, summary: Mapping[str, Any], live: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from batchscope.analysis import Curve
-from batchscope.analysis.outcomes import PREFIX
+from batchscope.analysis.outcomes import PREFIX, Outcomes
 from batchscope.report import charts, figures, picture, tables, tuning
 from batchscope.report.markup import Chart, Section, chart, section, table
 from batchscope.report.palette import NAMED
@@ -22,10 +22,16 @@ _KEY = (
 )
 
 
-def panel(index: int, curve: Curve, trials: pl.DataFrame, measurements: pl.LazyFrame | pl.DataFrame) -> str:
-    """Everything about one goal, the ``index``-th."""
+def panel(
+    index: int,
+    curve: Curve,
+    trials: pl.DataFrame,
+    measurements: pl.LazyFrame | pl.DataFrame,
+    known: Outcomes | None = None,
+) -> str:
+    """Everything about one goal, the ``index``-th; ``known`` is what became of the trials, if that is known already."""
     goal = plain(curve.goal)
-    space = figures.search_space(curve, trials, measurements)
+    space = figures.search_space(curve, trials, measurements, known)
     ends = not figures.regimes(curve).is_empty()
     shown = Chart(
         charts.steps_to_result(curve, NAMED),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from batchscope import report
-from batchscope.analysis import Curve, Table, needed, steps_to_result, summary
+from batchscope.analysis import Answers, Curve, Given, Refused, answered, needed, steps_to_result, summary
 from batchscope.errors import AnalysisError, StoreError, StudyError
 from batchscope.runs.planned import left_out, planned, spaces
 from batchscope.spec import documents
@@ -52,6 +52,8 @@ class Run:
             raise AnalysisError(f"{self.folder} holds {len(inside)} runs; give one of them: {names}")
         self._store = Store.open(self.folder)
         self.not_counted = 0
+        self._answers: dict[tuple[Goal, bool], Answers] = {}
+        self._answered_of: pl.DataFrame | None = None
         self.provenance = self._store.provenance
         try:
             self._read_study()
@@ -108,25 +110,31 @@ class Run:
 
     def curves(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> list[Curve]:
         """The curves of several goals, by default of all of the study's; errors are those of ``steps_to_result``."""
-        asked = self._goals(goals)
-        return self._curves(*self._needed(asked), asked, equal_trials)
+        return [one.curve for one in self.answers(goals, equal_trials=equal_trials)]
 
     def summary(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> dict[str, Any]:
         """The document of ``summary.json``: the curve and the regimes of every goal, by default the study's.
 
         Errors are those of ``steps_to_result``.
         """
-        return self.answers(goals, equal_trials=equal_trials)[1]
+        found = summary(self.answers(goals, equal_trials=equal_trials), workload=self.workload)
+        return found | {"not_counted": self.not_counted}
 
-    def answers(
-        self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False
-    ) -> tuple[list[Curve], dict[str, Any]]:
-        """What ``curves`` and ``summary`` return, from one reading of the measurements."""
+    def answers(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> list[Answers]:
+        """The curve and every other analysis of several goals, by default of all of the study's.
+
+        Each is computed when it is first read and kept, until trials are added to the run.
+        """
         asked = self._goals(goals)
-        tables = self._needed(asked)
-        curves = self._curves(*tables, asked, equal_trials)
-        document = summary(*tables, asked, workload=self.workload, curves=curves)
-        return curves, document | {"not_counted": self.not_counted}
+        trials, measurements = self._tables()
+        if self._answered_of is None or not trials.equals(self._answered_of):
+            self._answers, self._answered_of = {}, trials
+        fresh = [goal for goal in asked if (goal, equal_trials) not in self._answers]
+        if fresh:
+            tables = needed(trials, measurements, [goal.metric for goal in fresh])
+            for goal in fresh:
+                self._answers[goal, equal_trials] = Answers(Given(*tables, goal), self._curve(equal_trials))
+        return [self._answers[goal, equal_trials] for goal in asked]
 
     def status(self) -> dict[str, Any]:
         """How far the run is: who drives it, and for every batch size the trials by status and the best steps."""
@@ -192,22 +200,24 @@ class Run:
             advice: The recommendation to show; by default that for the first goal on idealised hardware.
         """
         trials, measurements = self._tables()
-        goals = self._goals(())
-        curves = self._curves(*needed(trials, measurements, [goal.metric for goal in goals]), goals, False)
-        document = summary(trials, measurements, goals, workload=self.workload, analyses=not live, curves=curves)
-        document["not_counted"] = self.not_counted
+        answers = self.answers()
+        document = summary(answers, workload=self.workload, analyses=not live) | {"not_counted": self.not_counted}
         self._store.write_summary(document)
-        further = [] if live else report.sections.sections(trials, measurements, goals[0])
+        with_curve = answered(answers)
+        first = with_curve[0]
+        further = [] if live else report.sections.sections(first)
         html = report.page.render(
-            curves,
+            [one.curve for one in with_curve],
             trials,
             measurements,
+            outcomes={one.goal: one.given.outcomes for one in with_curve},
+            refused={str(one.goal): refused.reason for one in answers for refused in one.refusals},
             summary=document,
             study_text=self._store.study_text,
             provenance=self.provenance,
             title=self.workload,
             live=live,
-            sections=() if live else [self._advice(curves[0], advice), *further],
+            sections=() if live else [self._advice(first.curve, advice), *further],
         )
         return self._store.write_report(html)
 
@@ -217,12 +227,12 @@ class Run:
 
         try:
             return report.recommendation.recommendation_section(given or of_study(curve, self.study))
-        except AnalysisError as refusal:
-            return report.recommendation.refused_section(str(refusal))
+        except Exception as error:  # what is advised must not cost the page what was measured
+            return report.recommendation.refused_section(Refused(error).reason)
 
     def picture(self) -> str:
         """The curves of the study's goals as a still SVG, for a README or a paper; errors are those of ``curves``."""
-        return report.picture.steps_to_result(self.curves(), title=self.workload)
+        return report.picture.steps_to_result([one.curve for one in answered(self.answers())], title=self.workload)
 
     def _tables(self) -> tuple[pl.DataFrame, pl.LazyFrame]:
         """Trials and measurements of one moment, as far as they count."""
@@ -240,17 +250,19 @@ class Run:
         self.not_counted = len(trials) - len(found)
         return found
 
-    def _needed(self, goals: Sequence[Goal]) -> tuple[pl.DataFrame, Table]:
-        """The tables, as far as the goals need them."""
-        return needed(*self._tables(), [goal.metric for goal in goals])
-
-    def _curves(self, trials: Table, measurements: Table, goals: Sequence[Goal], equal_trials: bool) -> list[Curve]:
+    def _curve(self, equal_trials: bool) -> Callable[[Given], Curve]:
+        """How the curve of a goal is drawn."""
         space = self._space()
         # What is drawn without a damaged segment says so, wherever it is shown.
         lacking = [f"{damage}; this curve may be wrong without them" for damage in self._store.damage]
         lacking += [*self._store.foreign, *left_out(self.not_counted)]
-        found = [steps_to_result(trials, measurements, goal, space=space, equal_trials=equal_trials) for goal in goals]
-        return [replace(curve, notes=(*lacking, *curve.notes)) for curve in found]
+
+        def draw(given: Given) -> Curve:
+            tables = given.trials, given.measurements
+            curve = steps_to_result(*tables, given.goal, space=space, equal_trials=equal_trials, found=given.outcomes)
+            return replace(curve, notes=(*lacking, *curve.notes))
+
+        return draw
 
     def _goals(self, given: Sequence[str | Goal]) -> list[Goal]:
         """The goals that are given, else the study's."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchscope.analysis import Curve, compare, plain_rows
+from batchscope.analysis import Curve, Refused, compare, plain_rows
 from batchscope.errors import AnalysisError, BatchscopeError
 from batchscope.runs.result import Run
 from batchscope.store.store import find_runs
@@ -35,6 +35,8 @@ def ask_each(folder: str | Path, question: Callable[[Run], T]) -> Iterator[tuple
             return question(Run(run))
         except BatchscopeError as refusal:
             return refusal
+        except Exception as error:
+            return AnalysisError(Refused(error).reason)
 
     runs = find_runs(folder)
     pool = ThreadPoolExecutor(max(1, min(_cores(), MOST_AT_ONCE)), "batchscope-run")
