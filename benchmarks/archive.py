@@ -120,7 +120,7 @@ def generate(folder: Path, scale: float) -> dict[str, Any]:
 
 def do_import(folder: Path, runs: Path) -> dict[str, Any]:
     """Import it."""
-    from batchscope.store.importers import import_batch_science
+    from batchscope.exchange.importers import import_batch_science
 
     made = import_batch_science(folder, runs, goals=[f"validation/error < {GOAL}"])
     size = sum(path.stat().st_size for path in runs.rglob("*.parquet"))

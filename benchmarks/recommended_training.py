@@ -35,9 +35,9 @@ from torch import Tensor
 
 import batchscope as bs
 from batchscope import workloads
+from batchscope.machine.cores import processor_name
 from batchscope.plan.rungs import Grid
 from batchscope.spec.probe import Probe
-from batchscope.store.provenance import processor_name
 
 LAST_LOOK = 10**7
 CHUNK = 1000

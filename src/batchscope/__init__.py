@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from batchscope import nn as nn
     from batchscope import optim as optim
     from batchscope import schedules as schedules
+    from batchscope.advice.recommend import recommend as recommend
     from batchscope.errors import BatchscopeError as BatchscopeError
+    from batchscope.probing.probe import probe as probe
     from batchscope.runs import Run as Run
     from batchscope.runs import open_run as open_run
-    from batchscope.runs import probe as probe
-    from batchscope.runs import recommend as recommend
     from batchscope.runs import run as run
     from batchscope.spec.goal import Goal as Goal
     from batchscope.spec.probe import Probe as Probe
@@ -32,7 +32,9 @@ __all__, __getattr__ = exports(
     {
         "": ("nn", "optim", "schedules"),
         "errors": ("BatchscopeError",),
-        "runs": ("Run", "open_run", "probe", "recommend", "run"),
+        "advice.recommend": ("recommend",),
+        "probing.probe": ("probe",),
+        "runs": ("Run", "open_run", "run"),
         "spec.goal": ("Goal",),
         "spec.probe": ("Probe",),
         "spec.study": ("Study",),

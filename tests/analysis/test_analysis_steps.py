@@ -10,8 +10,8 @@ from analysis.hand_made import Trial
 from analysis.hand_made import tables as by_hand
 from analysis.simulated_studies import GOAL as SIMULATED
 from analysis.simulated_studies import SURFACES, expected_minimum, tables
+from batchscope.advice.recommendation import recommend
 from batchscope.analysis import Curve, compare, steps_to_result
-from batchscope.analysis.recommend import recommend
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 import batchscope as bs
-from analysis.exact_recommendations import curve, probe
-from batchscope.analysis.recommend import recommend
+from advice.exact_recommendations import curve, probe
+from batchscope.advice.recommendation import recommend
 from batchscope.cli.advice import print_recommendation
 from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
-from batchscope.store.importers.curve import import_curve
+from batchscope.exchange.importers.curve import import_curve
 
 GOAL = "reached/goal > 0.5"
 

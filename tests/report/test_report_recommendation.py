@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 import polars as pl
 import pytest
 
-from analysis.exact_recommendations import curve, probe
-from batchscope.analysis.recommend import Recommendation, recommend
+from advice.exact_recommendations import curve, probe
+from batchscope.advice.recommendation import Recommendation, recommend
 from batchscope.report import Section
 from batchscope.report.markup import section as markup
 from batchscope.report.palette import NAMED

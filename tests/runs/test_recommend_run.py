@@ -18,16 +18,17 @@ import torch
 from torch import nn
 
 import batchscope as bs
-from analysis.exact_recommendations import curve, probe
-from batchscope.analysis import Interval, Option
-from batchscope.analysis.choices import NEAR
+from advice.exact_recommendations import curve, probe
+from batchscope.advice.choices import NEAR
+from batchscope.advice.options import Option
+from batchscope.advice.recommend import described
+from batchscope.advice.snippet import snippet
+from batchscope.analysis import Interval
 from batchscope.cli.main import DONE, invoke
 from batchscope.errors import AnalysisError, ProbeError
+from batchscope.exchange.importers.curve import import_curve
 from batchscope.optim import RULES
-from batchscope.runs.advice import described
-from batchscope.runs.snippet import snippet
 from batchscope.spec.goal import Goal
-from batchscope.store.importers.curve import import_curve
 
 STUDY = """
 workload: digits/softmax

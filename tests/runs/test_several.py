@@ -12,8 +12,8 @@ import pytest
 from batchscope import open_run
 from batchscope.cli.main import DONE, MISUSE, invoke
 from batchscope.errors import AnalysisError, BatchscopeError
+from batchscope.exchange.importers import import_csv, import_curve
 from batchscope.runs import Run, ask_each, comparison, holds_several
-from batchscope.store.importers import import_csv, import_curve
 
 SIZES = [2**k for k in range(8)]
 

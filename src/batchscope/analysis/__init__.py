@@ -4,11 +4,9 @@ from batchscope.analysis.audit import ExpectedSteps, expected_steps
 from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
 from batchscope.analysis.interval import Interval
 from batchscope.analysis.laws import Law
-from batchscope.analysis.options import Option
 from batchscope.analysis.outcomes import Table, needed
 from batchscope.analysis.question import Answer, Given, Question, Refused
 from batchscope.analysis.questions import QUESTIONS, Answers, answered
-from batchscope.analysis.recommend import Recommendation
 from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.rules import RuleCheck, rule_check
 from batchscope.analysis.scaling import Contour, NormalisedCurves, Speedup, compare, contour, speedup
@@ -28,9 +26,7 @@ __all__ = [
     "Interval",
     "Law",
     "NormalisedCurves",
-    "Option",
     "Question",
-    "Recommendation",
     "Refused",
     "Regimes",
     "RuleCheck",

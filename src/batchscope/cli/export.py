@@ -10,10 +10,10 @@ import typer
 
 from batchscope.cli.options import RunFolder
 from batchscope.cli.show import say
+from batchscope.exchange.exporters import every, export_batch_science, export_tables
 from batchscope.runs import open_run
 from batchscope.runs.planned import left_out
 from batchscope.store import Store, find_runs
-from batchscope.store.exporters import every, export_batch_science, export_tables
 
 
 class Format(StrEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchscope.cli.show import say
-from batchscope.store.importers import (
+from batchscope.exchange.importers import (
     import_batch_science,
     import_csv,
     import_curve,
@@ -21,7 +21,7 @@ from batchscope.store.importers import (
 )
 
 if TYPE_CHECKING:
-    from batchscope.store.importers import Imported
+    from batchscope.exchange.importers import Imported
 
 command = typer.Typer(no_args_is_help=True, help="Make a run of measurements from elsewhere.")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import batchscope
-from batchscope.analysis.document import document
+from batchscope.advice.document import document
 from batchscope.cli.advice import chosen, print_recommendation, whole_numbers
 from batchscope.cli.options import AsJson, RunFolder
 from batchscope.cli.show import console, print_json, print_warnings

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from batchscope.advice.recommend import recommend
 from batchscope.cli.advice import whole_numbers
 from batchscope.cli.main import FAILED
 from batchscope.cli.options import RunFolder
 from batchscope.cli.recommend import AnyWorkload, Bandwidth, Devices, Latency, Power, Price, ProbeFile
 from batchscope.cli.show import lacking, print_warnings, say
 from batchscope.errors import AnalysisError
-from batchscope.runs import open_run, recommend
+from batchscope.runs import open_run
 from batchscope.spec.probe import Probe
 
 WATCH_SECONDS = 10.0

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import polars as pl
 
+from batchscope.advice.devices import sentence
+from batchscope.advice.options import Option
+from batchscope.advice.recommendation import Recommendation
 from batchscope.analysis import Interval
-from batchscope.analysis.devices import sentence
-from batchscope.analysis.options import Option
 from batchscope.analysis.outcomes import PREFIX
-from batchscope.analysis.recommend import Recommendation
 from batchscope.report.axes import bare_axis, count_axis, log_range, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, finish, marker, whiskers
 from batchscope.report.markup import Cell, Chart, Section, Table

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING
 from batchscope.lazy import exports
 
 if TYPE_CHECKING:
-    from batchscope.runs.advice import recommend as recommend
     from batchscope.runs.driver import Interrupted as Interrupted
     from batchscope.runs.estimate import Estimate as Estimate
-    from batchscope.runs.probing import Probing as Probing
-    from batchscope.runs.probing import probe as probe
     from batchscope.runs.progress import Lane as Lane
     from batchscope.runs.progress import Progress as Progress
     from batchscope.runs.result import Run as Run
@@ -27,10 +24,8 @@ if TYPE_CHECKING:
 __all__, __getattr__ = exports(
     __name__,
     {
-        "advice": ("recommend",),
         "driver": ("Interrupted",),
         "estimate": ("Estimate",),
-        "probing": ("Probing", "probe"),
         "progress": ("Lane", "Progress"),
         "result": ("Run", "open_run"),
         "several": ("ask_each", "comparison", "holds_several"),

@@ -27,14 +27,15 @@ from batchscope.executors.local import (
 )
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import FolderCheckpoints, Result
+from batchscope.machine.devices import resolve_device
 from batchscope.plan.race import Heat, Race, Unit
 from batchscope.plan.sampling import first_trials
+from batchscope.plan.search_rounds import BatchSize
 from batchscope.runs import notes
 from batchscope.runs.choices import Recorded, check_pins, joined, replayed, written
 from batchscope.runs.demand import demand
-from batchscope.runs.heats import BatchSize
 from batchscope.runs.layout import lay_out
-from batchscope.runs.preflight import check_extension, check_goals, grids_of, resolve_device, timelines_of
+from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
 from batchscope.runs.progress import Lane, Progress
 from batchscope.runs.rows import Computed, Record, measurement_rows, outcomes, trial_row
 from batchscope.spec.space import Space

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, Choice
-from batchscope.executors.local import available_cores
+from batchscope.machine.cores import available_cores
 from batchscope.runs.demand import Demand, resident
 from batchscope.runs.memory import Fit, available, fit
 from batchscope.spec.study import Study

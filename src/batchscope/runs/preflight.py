@@ -70,20 +70,3 @@ def check_extension(study: Study, folder: Path, measurements: pl.LazyFrame) -> N
             f"policy: {study.policy} needs every look in full, and looks in {folder} ended early, once it was clear "
             f"that a trial was out of reach of its goals; {remedy}"
         )
-
-
-def resolve_device(device: str) -> str:
-    """The device that a name stands for here.
-
-    Raises:
-        StudyError: If there is no such device.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise StudyError(f"no device is called {device!r}; write --device cpu or --device cuda") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise StudyError(f"no CUDA device is available here, got {device!r}; write --device cpu")
-    return device

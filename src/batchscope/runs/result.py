@@ -12,17 +12,17 @@ import polars as pl
 from batchscope import report
 from batchscope.analysis import Answers, Curve, Given, Refused, answered, needed, steps_to_result, summary
 from batchscope.errors import AnalysisError, StoreError, StudyError
+from batchscope.exchange.imported import in_our_words, selected
 from batchscope.runs.planned import left_out, planned, spaces
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
 from batchscope.spec.space import Range
 from batchscope.spec.study import Study
-from batchscope.store.imported import in_our_words, selected
 from batchscope.store.store import Store, find_runs
 
 if TYPE_CHECKING:
-    from batchscope.analysis.options import Option
-    from batchscope.analysis.recommend import Recommendation
+    from batchscope.advice.options import Option
+    from batchscope.advice.recommendation import Recommendation
     from batchscope.report.markup import Section
 
 
@@ -176,7 +176,7 @@ class Run:
             kind: ``yaml`` or ``pytorch``.
             goal: That the recommendation was for, by default the study's first.
         """
-        from batchscope.runs.snippet import snippet  # here, because it loads torch
+        from batchscope.advice.snippet import snippet  # here, because it loads torch
 
         aim = self._goals([] if goal is None else [goal])[0]
         return snippet(self.study, option, aim, kind, train_size=self._train_size())
@@ -223,7 +223,7 @@ class Run:
 
     def _advice(self, curve: Curve, given: Recommendation | None) -> Section:
         """What to do, or why that cannot be said."""
-        from batchscope.runs.advice import of_study  # here, because it knows what a run is
+        from batchscope.advice.recommend import of_study  # here, because it knows what a run is
 
         try:
             return report.recommendation.recommendation_section(given or of_study(curve, self.study))

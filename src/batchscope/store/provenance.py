@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from batchscope.machine.cores import processor_name
 from batchscope.store.schema import SCHEMA_VERSION
 
 _PACKAGES = ("batchscope", "torch", "numpy", "scipy", "polars", "safetensors", "scikit-learn", "pydantic")
@@ -67,15 +68,6 @@ def _hardware() -> dict[str, Any]:
             found["cuda"] = torch.version.cuda
             found["devices"] = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
     return found
-
-
-def processor_name() -> str:
-    """What the CPU calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def _memory() -> int | None:

@@ -1,0 +1,251 @@
+"""From steps to result and time per step to a decision: which batch size, on how many devices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from batchscope.advice.assumptions import of_hardware, of_ideal_hardware, of_steps
+from batchscope.advice.choices import Verdict, balanced, cheapest, fastest, front, within_budget, within_deadline
+from batchscope.advice.devices import scaling, useful_devices
+from batchscope.advice.options import Option, Options, idealised, on_devices, table
+from batchscope.advice.step_time import Link, shares
+from batchscope.analysis import amounts
+from batchscope.analysis.points import points
+from batchscope.analysis.steps import Curve
+from batchscope.errors import AnalysisError
+from batchscope.spec.goal import Goal
+from batchscope.spec.probe import Probe
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """What to do to reach a goal; iterating gives the options of the time-cost front, the fastest first.
+
+    Attributes:
+        goal: What is to be reached.
+        options: One row for each batch size on each number of devices: ``batch_size``, ``devices``,
+            ``device_batch_size``, ``micro_batch_size``, ``accumulation_steps``; ``steps``, ``time``, ``cost``,
+            ``energy``, each with its ``_low`` and ``_high``; ``step_seconds``, of which ``communication_seconds``;
+            ``front``, ``extrapolated``, ``remarks``, and ``hyperparameter/...``. Units are those of ``Option``.
+        front: The options that no other beats in both time and cost, the fastest first.
+        fastest: The least time; among equals the cheapest.
+        cheapest: The least cost; among equals the fastest.
+        balanced: The fastest of those that cost at most a tenth more than the cheapest.
+        scaling: The fastest option for each number of devices: ``devices``, ``batch_size``, ``time``, ``time_low``,
+            ``time_high``, ``cost``, ``speedup`` over the fewest devices, and ``efficiency``, the speedup over the
+            factor in devices; empty on idealised hardware.
+        useful_devices: The number of devices from which on more save at most a tenth of the time; None if that is
+            the largest number asked for, and on idealised hardware.
+        deadline: The cheapest option that meets the deadline; None if none was given.
+        budget: The fastest option within the budget; None if none was given.
+        left_out: ``batch_size``, ``devices``, ``reason`` of what could not be answered.
+        assumptions: What the numbers rest on, a sentence each.
+        notes: What speaks against trusting them.
+        cost_unit: What ``cost`` is in: money, device-hours or examples.
+        idealised: Whether there was no probe, so that time is in steps and cost in examples.
+        level: Of the intervals.
+    """
+
+    goal: Goal
+    options: pl.DataFrame
+    front: tuple[Option, ...]
+    fastest: Option
+    cheapest: Option
+    balanced: Option
+    scaling: pl.DataFrame
+    useful_devices: int | None
+    deadline: Verdict | None
+    budget: Verdict | None
+    left_out: pl.DataFrame
+    assumptions: tuple[str, ...]
+    notes: tuple[str, ...]
+    cost_unit: str
+    idealised: bool
+    level: float
+
+    def __iter__(self) -> Iterator[Option]:
+        """The options of the front, the fastest first."""
+        return iter(self.front)
+
+    def __len__(self) -> int:
+        """How many options the front has."""
+        return len(self.front)
+
+    @property
+    def time_unit(self) -> str:
+        """``seconds``, or ``steps`` on idealised hardware."""
+        return "steps" if self.idealised else "seconds"
+
+    def shown_time(self, value: float | None) -> str:
+        """A time in words."""
+        return f"{amounts.number(value)} steps" if self.idealised else amounts.duration(value)
+
+    def shown_cost(self, value: float | None) -> str:
+        """A cost in words; money has no currency."""
+        return amounts.number(value) + ("" if self.cost_unit == "money" else f" {self.cost_unit}")
+
+
+def recommend(
+    curve: Curve,
+    probe: Probe | None = None,
+    *,
+    devices: Sequence[int] = (1,),
+    bandwidth: float | None = None,
+    latency: float = 0.0,
+    price: float | None = None,
+    power: float | None = None,
+    deadline: str | float | None = None,
+    budget: float | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    extrapolate: bool = False,
+    optimizer: str = "",
+    schedule: str = "",
+) -> Recommendation:
+    """Time, cost and energy to the goal for every batch size on every number of devices, and what is best.
+
+    Args:
+        curve: Steps to result.
+        probe: Seconds of a step; without it hardware is idealised: time is steps, cost is examples.
+        devices: Numbers of devices to choose among.
+        bandwidth: GB/s between neighbours of the ring; None takes bytes as free.
+        latency: Microseconds between neighbours.
+        price: Of one device for one hour, in any currency; without it cost is in device-hours.
+        power: Watts that one device draws.
+        deadline: Seconds, or a text such as ``"2h"``.
+        budget: The most to pay, in the currency of ``price``.
+        batch_sizes: To choose among; all that reached the goal by default.
+        extrapolate: Take the fitted law's steps, and the time model's seconds, where nothing was measured.
+        optimizer: Named on the options.
+        schedule: Named on the options.
+
+    Raises:
+        AnalysisError: If no batch size reached the goal, a value makes no sense, a question needs a probe or a price
+            that is not there, or what is asked for was not measured and ``extrapolate`` is not set.
+    """
+    counts = _checked(devices, price, power, budget)
+    limit = None if deadline is None else amounts.seconds(deadline)
+    link = Link(bandwidth, latency)
+    found = points(curve, batch_sizes, extrapolate=extrapolate)
+    if probe is None:
+        _refuse_without_probe(counts, bandwidth, latency, price, power, deadline, budget)
+        options = idealised(found, optimizer, schedule)
+        rests_on = of_ideal_hardware()
+        unit = "examples"
+    else:
+        options = on_devices(
+            found,
+            probe,
+            counts,
+            link,
+            device_second=(1.0 if price is None else price) / 3600,
+            power=power,
+            extrapolate=extrapolate,
+            optimizer=optimizer,
+            schedule=schedule,
+        )
+        _require_some(options, probe)
+        rests_on = of_hardware(probe, link, counts, options.all, price, power)
+        unit = "device-hours" if price is None else "money"
+    if budget is not None and price is None:
+        raise AnalysisError("a budget is money, and that needs a price: give --price PER_DEVICE_HOUR too")
+    best = front(options)
+    lines = scaling(options) if probe is not None else scaling(Options((), options.log_times, options.rates))
+    return Recommendation(
+        goal=curve.goal,
+        options=table(options.all, best),
+        front=best,
+        fastest=fastest(options, probe is None),
+        cheapest=cheapest(options, unit),
+        balanced=balanced(options),
+        scaling=lines,
+        useful_devices=useful_devices(lines),
+        deadline=None if limit is None else within_deadline(options, limit),
+        budget=None if budget is None else within_budget(options, budget),
+        left_out=pl.DataFrame(
+            options.left_out, schema={"batch_size": pl.Int64, "devices": pl.Int64, "reason": pl.String}, orient="row"
+        ),
+        assumptions=(of_steps(curve), *rests_on),
+        notes=tuple(dict.fromkeys((*curve.notes, *_notes(options)))),
+        cost_unit=unit,
+        idealised=probe is None,
+        level=curve.level,
+    )
+
+
+def _checked(devices: Sequence[int], price: float | None, power: float | None, budget: float | None) -> tuple[int, ...]:
+    counts = tuple(sorted(set(devices)))
+    if not counts or counts[0] < 1:
+        raise AnalysisError(f"a number of devices is at least 1, got {list(devices)}: --devices 1,2,4,8")
+    for name, value, option in (("a price", price, "--price 2.5"), ("a power", power, "--power 400")):
+        if value is not None and not 0 <= value < math.inf:
+            raise AnalysisError(f"{name} is at least 0, got {value:g}: {option}, say")
+    if budget is not None and not 0 < budget < math.inf:
+        raise AnalysisError(f"a budget is above 0, got {budget:g}: --budget 25, say")
+    return counts
+
+
+def _refuse_without_probe(
+    devices: tuple[int, ...],
+    bandwidth: float | None,
+    latency: float,
+    price: float | None,
+    power: float | None,
+    deadline: str | float | None,
+    budget: float | None,
+) -> None:
+    """Time and money need seconds of a step.
+
+    Raises:
+        AnalysisError: If anything was asked that steps and examples cannot answer.
+    """
+    asked = {
+        "devices": devices != (1,),
+        "bandwidth": bandwidth is not None,
+        "latency": latency != 0,
+        "price": price is not None,
+        "power": power is not None,
+        "deadline": deadline is not None,
+        "budget": budget is not None,
+    }
+    if given := [f"--{name}" for name, present in asked.items() if present]:
+        raise AnalysisError(
+            f"{', '.join(given)} need{'s' if len(given) == 1 else ''} the time of a step: measure it with batchscope "
+            "probe WORKLOAD --json > probe.json, and add --probe probe.json"
+        )
+
+
+def _require_some(options: Options, probe: Probe) -> None:
+    """Raise if nothing could be answered.
+
+    Raises:
+        AnalysisError: With the first few reasons.
+    """
+    if options.all:
+        return
+    reasons = "; ".join(dict.fromkeys(reason for *_, reason in options.left_out[:4]))
+    sizes = ", ".join(map(str, shares(probe))) or "none"
+    raise AnalysisError(
+        f"the probe tells no time for any of the batch sizes on any of the devices: {reasons}. It measured {sizes} "
+        "examples on a device; probe what a device would get, change --devices, or add --extrapolate"
+    )
+
+
+def _notes(options: Options) -> list[str]:
+    notes = []
+    if sizes := sorted({option.batch_size for option in options.all if option.extrapolated}):
+        listed = ", ".join(f"{size:,}" for size in sizes)
+        notes.append(f"options at batch size {listed} are extrapolated, at least in part: see their remarks")
+    if options.left_out:
+        pairs = len(options.left_out)
+        example = options.left_out[0]
+        notes.append(
+            f"{pairs} of {pairs + len(options.all)} combinations of batch size and devices are left out, such as "
+            f"batch size {example[0]:,} on {example[1]}: {example[2]}"
+        )
+    if not any(option.hyperparameters for option in options.all):
+        notes.append("the run has no hyperparameters: tune them at the batch size that you choose")
+    return notes

@@ -1,0 +1,1 @@
+"""Runs from elsewhere, and runs in other formats."""

@@ -1,0 +1,93 @@
+"""Steps to a target that somebody has found already: one row a batch size, or a trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from batchscope.exchange.importers.cleaning import LARGEST_STEP, numbers, numbers_or_words, whole_numbers
+from batchscope.exchange.importers.csv import named, read
+from batchscope.exchange.importers.groups import grouped, groups
+from batchscope.exchange.importers.result import Imported, Problems
+from batchscope.store.schema import HYPERPARAMETER
+
+METRIC = "reached/goal"
+GOAL = f"{METRIC} > 0.5"
+
+
+def import_curve(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    batch_size: str,
+    steps: str,
+    trial: str | None = None,
+    hyperparameters: dict[str, str] | None = None,
+    group: str | None = None,
+    separator: str = ",",
+) -> Imported:
+    """Make a run whose steps to result are those in a CSV file; with ``group``, one run for each of its values.
+
+    A file that cannot be read, lacks a column, or holds nothing that can be used, is a ``DataError``.
+
+    The metric ``reached/goal`` is 0 at the step before the one given and 1 at it: nothing else is known, and nothing
+    else is stored. A row without steps is a trial that was not seen to reach the target.
+
+    Args:
+        path: The file.
+        folder: The run to make; with ``group``, the folder of the runs.
+        batch_size: The column of the batch size, in whatever an example is; it is recorded, never converted.
+        steps: The column of the steps to the target.
+        trial: The column that tells trials of one batch size apart; without it every row is a trial.
+        hyperparameters: Our name of a hyperparameter to its column.
+        group: The column whose values are runs of their own.
+        separator: Between the fields.
+    """
+    path, folder = Path(path), Path(folder)
+    columns = {"batch_size": batch_size, "steps": steps}
+    columns |= {HYPERPARAMETER + name: column for name, column in (hyperparameters or {}).items()}
+    columns |= {name: column for name, column in {"trial": trial, "group": group}.items() if column is not None}
+    total = Problems()
+    parts = groups(read(path, columns, separator), total)
+    return grouped(parts, total, _tables, path, folder, {"kind": "curve", "columns": columns}, [GOAL])
+
+
+def _tables(rows: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, pl.DataFrame]:
+    rows = whole_numbers(rows, "batch_size", "batch size", 1, problems)
+    rows = numbers(rows, "steps", "the steps", problems)
+    unfit = pl.col("steps").is_not_null() & ~pl.col("steps").is_between(1, LARGEST_STEP)
+    problems.add_rows(
+        "rows whose steps are no number of at least 1, left out", rows.filter(unfit), "batch_size", "steps"
+    )
+    rows = rows.filter(~unfit)
+    broken = rows.filter(pl.col("steps") != pl.col("steps").floor())
+    problems.add_rows("fractional steps, rounded up to the step that is whole", broken, "batch_size", "steps")
+    never = rows.filter(pl.col("steps").is_null())
+    problems.add_rows("rows without steps, taken as trials that did not reach the target", never, "batch_size")
+    rows = rows.with_columns(pl.col("steps").ceil().cast(pl.Int64))
+    once = rows.unique(maintain_order=True)
+    problems.add("rows that repeat another exactly, left out", len(rows) - len(once))
+    if "trial" in once.columns:
+        once = named(once, problems)
+        single = once.unique("trial", keep="last", maintain_order=True)
+        problems.add("rows that repeat a trial with other values, the last of each kept", len(once) - len(single))
+        once = single
+    else:
+        order = pl.int_range(pl.len()).over("batch_size") + 1
+        once = once.with_columns(pl.format("b{}-{}", "batch_size", order).alias("trial"))
+        several = once.filter(pl.col("batch_size").is_duplicated())
+        problems.add_rows("rows that share a batch size, taken as trials of their own", several, "batch_size")
+    reached = pl.col("steps").is_not_null()
+    trials = once.with_columns(
+        pl.int_range(pl.len()).over("batch_size").alias("index"),
+        pl.lit(0, pl.Int64).alias("replicate"),
+        pl.lit(0, pl.Int64).alias("revision"),
+        pl.when(reached).then(pl.lit("complete")).otherwise(pl.lit("censored")).alias("status"),
+        pl.col("steps").fill_null(0),
+        (pl.col("steps") * pl.col("batch_size")).fill_null(0).alias("examples"),
+        *(numbers_or_words(once[name]) for name in once.columns if name.startswith(HYPERPARAMETER)),
+    )
+    at = trials.filter(pl.col("steps") > 0).select("trial", "batch_size", pl.col("steps").alias("step"))
+    looks = pl.concat([at.with_columns(step=pl.col("step") - 1, value=0.0), at.with_columns(value=pl.lit(1.0))])
+    return trials, looks.with_columns(examples=pl.col("step") * pl.col("batch_size")).rename({"value": METRIC})

@@ -1,0 +1,1 @@
+"""This machine: its memory, its cores and its devices, each read in one place."""

@@ -1,1 +1,0 @@
-"""Measurements of a model and a device that know nothing of studies."""

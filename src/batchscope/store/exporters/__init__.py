@@ -1,7 +1,0 @@
-"""A run in other formats. What is written can be imported again."""
-
-from batchscope.store.exporters.batch_science import export_batch_science
-from batchscope.store.exporters.result import Exported, every
-from batchscope.store.exporters.tables import export_tables
-
-__all__ = ["Exported", "every", "export_batch_science", "export_tables"]
