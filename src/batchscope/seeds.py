@@ -63,7 +63,7 @@ def keeping_python() -> Iterator[None]:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, all global generators of the CPU, torch's, Python's and numpy's, begin at ``seed``; then as before."""
-    import torch
+    import torch  # here, because seeds are also of plans, which are read without torch
 
     with keeping_python(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from scipy.stats import qmc
 
 from batchscope.seeds import key
 from batchscope.spec.space import Choice, Dimension, Range, Value
@@ -60,6 +59,8 @@ def _unit_points(method: str, dimensions: int, seed: int) -> Iterator[np.ndarray
         generator = np.random.default_rng(seed)
         while True:
             yield from generator.random((_BLOCK, dimensions))
+    from scipy.stats import qmc  # here, because it takes as long to load as all else, and few readers of a run sample
+
     sampler: qmc.QMCEngine
     if method == "sobol":
         sampler = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
