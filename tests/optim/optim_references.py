@@ -94,6 +94,30 @@ def _by_medians(absolute: bool) -> Reference:
     return update
 
 
+def lion(w: Numbers, g: Numbers, state: dict[str, Numbers], t: int, h: dict[str, Any]) -> Numbers:
+    """Chen et al. 2023, program 1."""
+    m = state.get("m", [0.0] * len(w))
+    c = [h["beta1"] * a + (1 - h["beta1"]) * y for a, y in zip(m, g, strict=True)]
+    state["m"] = [h["beta2"] * a + (1 - h["beta2"]) * y for a, y in zip(m, g, strict=True)]
+    signs = [(x > 0) - (x < 0) for x in c]
+    return [x - h["learning_rate"] * (s + h["weight_decay"] * x) for x, s in zip(w, signs, strict=True)]
+
+
+def schedule_free_adamw(w: Numbers, g: Numbers, state: dict[str, Numbers], t: int, h: dict[str, Any]) -> Numbers:
+    """Defazio et al. 2024, algorithm 1, with x, y and z each kept: w is y."""
+    x, z = state.get("x", w), state.get("z", w)
+    v, total = state.get("v", [0.0] * len(w)), state.get("total", [0.0])
+    state["v"] = v = [h["beta2"] * a + (1 - h["beta2"]) * y**2 for a, y in zip(v, g, strict=True)]
+    rate = h["learning_rate"] * math.sqrt(1 - h["beta2"] ** t)
+    terms = zip(z, g, v, w, strict=True)
+    z = [a - rate * b / (math.sqrt(c) + h["epsilon"]) - rate * h["weight_decay"] * y for a, b, c, y in terms]
+    state["total"] = [total[0] + rate**2]
+    share = rate**2 / state["total"][0]
+    state["x"] = x = [(1 - share) * a + share * b for a, b in zip(x, z, strict=True)]
+    state["z"] = z
+    return [(1 - h["beta1"]) * b + h["beta1"] * a for a, b in zip(x, z, strict=True)]
+
+
 REFERENCES: dict[str, Reference] = {
     "lars": lars,
     "lamb": lamb,
@@ -102,4 +126,6 @@ REFERENCES: dict[str, Reference] = {
     "cblr_estimate": cblr_estimate,
     "mclr": _by_medians(absolute=True),
     "mclr_median": _by_medians(absolute=False),
+    "lion": lion,
+    "schedule_free_adamw": schedule_free_adamw,
 }

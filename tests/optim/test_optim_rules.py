@@ -31,10 +31,14 @@ VALUES = {  # nothing at its default, so that every hyperparameter is seen to ac
     "trust": 0.02,
     "minimum_radius": 0.05,
     "maximum_radius": 20.0,
+    "decay_exponent": 0.7,
+    "minimum_scale": 0.1,
+    "clip_threshold": 1.5,
 }
 
 IN_TORCH = [name for name, row in TABLE.items() if row.torch]
-REFERENCED = [name for name in TABLE if name in REFERENCES]
+# Their own in torch: compared below, for they differ in precision or in what they take.
+MATRIX_RULES = ("muon", "adafactor")
 
 
 def hyper_of(rule: Rule) -> dict[str, Any]:
@@ -47,6 +51,17 @@ def draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 
 def hessian(rule: Rule, like: Tensor, seed: int = 99) -> tuple[Tensor, ...]:
     return (draws(*like.shape, seed=seed, dtype=like.dtype),) if rule.needs_hessian_diagonal else ()
+
+
+def used_slots(rule: Rule, starts: Tensor) -> dict[str, list[Tensor]]:
+    """The slots of parameters that were updated once, by name."""
+    found: dict[str, list[Tensor]] = {}
+    for start in starts:
+        gradient = draws(*start.shape, seed=2, dtype=start.dtype)
+        _, slots = rule.update(start, gradient, rule.init(start), 1, hyper_of(rule), *hessian(rule, start))
+        for name, slot in slots.items():
+            found.setdefault(name, []).append(slot)
+    return found
 
 
 def trajectory(rule: Rule, start: Tensor, gradients: list[Tensor], hyper: Any) -> list[Tensor]:
@@ -77,7 +92,7 @@ def test_the_table_is_read_without_torch() -> None:
 
 def test_every_rule_is_named_as_its_key_and_compared_to_something() -> None:
     assert all(rule.name == name for name, rule in RULES.items())
-    assert set(RULES) == set(IN_TORCH) | set(REFERENCES)
+    assert set(RULES) == {*IN_TORCH, *REFERENCES, *MATRIX_RULES}
 
 
 @ALL
@@ -133,7 +148,7 @@ def test_vmapped_equals_looped(rule: Rule, shape: tuple[int, ...], dtype: torch.
     spread = torch.linspace(0.8, 1.0, trials, dtype=torch.float64)
     hyper = {name: VALUES[name] * spread for name in rule.hyperparameters}
     steps = torch.arange(1, trials + 1)
-    slots = {name: draws(trials, *shape, seed=2, dtype=dtype).abs() for name in rule.slots}
+    slots = {name: torch.stack(own) for name, own in used_slots(rule, starts).items()}
     packed, packed_slots = torch.func.vmap(rule.update)(starts, gradients, slots, steps, hyper, *hessian(rule, starts))
     assert packed.dtype == dtype
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
@@ -147,7 +162,7 @@ def test_vmapped_equals_looped(rule: Rule, shape: tuple[int, ...], dtype: torch.
             *(h[k] for h in hessian(rule, starts)),
         )
         torch.testing.assert_close(packed[k], alone, rtol=tolerance, atol=tolerance)
-        for name in rule.slots:
+        for name in slots:
             torch.testing.assert_close(packed_slots[name][k], alone_slots[name], rtol=tolerance, atol=tolerance)
 
 
@@ -168,7 +183,7 @@ def test_a_new_hyperparameter_is_no_new_graph(rule: Rule) -> None:
 @ALL
 def test_nothing_given_is_changed(rule: Rule) -> None:
     given = [draws(3, 4), draws(3, 4, seed=1), *hessian(rule, draws(3, 4))]
-    slots = {name: draws(3, 4, seed=2).abs() for name in rule.slots}
+    slots = {name: own[0] for name, own in used_slots(rule, given[0][None]).items()}
     before = [tensor.clone() for tensor in (*given, *slots.values())]
     rule.update(given[0], given[1], slots, torch.tensor(1), hyper_of(rule), *given[2:])
     for tensor, old in zip((*given, *slots.values()), before, strict=True):
@@ -190,7 +205,7 @@ def test_bfloat16_is_float32_rounded_once(rule: Rule) -> None:
         *(c.float() for c in curvature),
     )
     assert torch.equal(rounded, exact.bfloat16())
-    for name in rule.slots:
+    for name in slots:
         assert slots[name].dtype == torch.float32
         assert torch.equal(slots[name], exact_slots[name])
 
@@ -329,3 +344,80 @@ def test_biases_and_norms_can_be_excluded(name: str) -> None:
     ours, _ = rule.update(start, gradient, rule.init(start), 1, hyper)
     expected, _ = RULES[name].update(start, gradient, rule.init(start), 1, hyper)
     assert torch.equal(ours, expected)
+
+
+def by_singular_values(matrix: Tensor, *given: Any) -> Tensor:
+    """What five Newton-Schulz iterations do: a polynomial of each singular value, over the root of their squares."""
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    s = s / s.norm()
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    found: Tensor = u @ torch.diag(s) @ v
+    return found
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (4, 9), (9, 4), (1, 6)], ids=str)
+def test_muon_equals_torch_but_for_its_bfloat16(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.optim._muon._zeropower_via_newtonschulz", by_singular_values)
+    start, gradients = draws(*shape), [draws(*shape, seed=s) for s in range(1, STEPS + 1)]
+    parameter = start.clone().requires_grad_()
+    theirs = torch.optim.Muon(
+        [parameter], lr=0.03, weight_decay=0.02, momentum=0.8, adjust_lr_fn="match_rms_adamw", nesterov=True
+    )
+    ours = trajectory(RULES["muon"], start, gradients, hyper_of(RULES["muon"]))
+    for gradient, expected in zip(gradients, ours, strict=True):
+        parameter.grad = gradient.clone()
+        theirs.step()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(expected, parameter.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_muon_leaves_all_but_matrices_to_adamw() -> None:
+    for shape in ((), (5,), (2, 3, 3, 3)):
+        start, gradients = draws(*shape), [draws(*shape, seed=s) for s in range(1, STEPS + 1)]
+        ours, plain = (trajectory(RULES[name], start, gradients, hyper_of(RULES[name])) for name in ("muon", "adamw"))
+        for one, other in zip(ours, plain, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (4, 6), (3, 4, 2, 5)], ids=str)
+def test_adafactor_equals_torch(shape: tuple[int, ...]) -> None:
+    start, gradients = draws(*shape), [draws(*shape, seed=s) for s in range(1, STEPS + 1)]
+    parameter = start.clone().requires_grad_()
+    theirs = torch.optim.Adafactor(
+        [parameter], lr=0.03, beta2_decay=-0.7, eps=(None, 0.1), d=1.5, weight_decay=0.02, foreach=False
+    )
+    ours = trajectory(RULES["adafactor"], start, gradients, hyper_of(RULES["adafactor"]))
+    for gradient, expected in zip(gradients, ours, strict=True):
+        parameter.grad = gradient.clone()
+        theirs.step()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(expected, parameter.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_state_of_adafactor_is_a_row_and_a_column() -> None:
+    slots = RULES["adafactor"].init(torch.zeros(2, 300, 200))
+    assert sum(slot.numel() for slot in slots.values()) == 2 * (300 + 200)
+
+
+def test_schedule_free_is_evaluated_at_the_average_of_the_paper() -> None:
+    rule, start = RULES["schedule_free_adamw"], draws(6)
+    assert rule.evaluation is not None
+    state: dict[str, list[float]] = {}
+    parameter, slots, numbers = start, rule.init(start), start.tolist()
+    for step in range(1, STEPS + 1):
+        gradient = draws(6, seed=step)
+        parameter, slots = rule.update(parameter, gradient, slots, step, hyper_of(rule))
+        numbers = REFERENCES[rule.name](numbers, gradient.tolist(), state, step, VALUES)
+        average = rule.evaluation(parameter, slots, hyper_of(rule))
+        torch.testing.assert_close(average.tolist(), state["x"], rtol=1e-12, atol=1e-12)
+
+
+def test_schedule_free_averages_iterates_equally_under_a_constant_rate() -> None:
+    rule, start = RULES["schedule_free_adamw"], draws(4)
+    hyper: Any = {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.0, "epsilon": 1e-8, "weight_decay": 0.0}
+    parameter, slots, iterates = start, rule.init(start), []
+    for step in range(1, 20):
+        parameter, slots = rule.update(parameter, draws(4, seed=step), slots, step, hyper)
+        iterates.append(slots["iterate"])
+    assert rule.evaluation is not None
+    average = rule.evaluation(parameter, slots, hyper)
+    torch.testing.assert_close(average, torch.stack(iterates).mean(0), rtol=1e-12, atol=1e-12)

@@ -31,6 +31,7 @@ class Case:
 DECAYED = {"learning_rate": 0.05, "weight_decay": 0.02}
 HEAVY = DECAYED | {"momentum": 0.8}
 ADAM = DECAYED | {"beta1": 0.85, "beta2": 0.95, "epsilon": 1e-3}
+LION = DECAYED | {"beta1": 0.85, "beta2": 0.95}
 GUARDED = HEAVY | {"minimum_radius": 0.05, "maximum_radius": 20.0}
 lr_wd: Any = {"lr": 0.05, "weight_decay": 0.02}
 heavy: Any = lr_wd | {"momentum": 0.8}
@@ -54,6 +55,14 @@ CASES = {
     "CBLR": Case(lambda p: optim.CBLR(p, **guards), "cblr", GUARDED),
     "CBLR estimate": Case(lambda p: optim.CBLR(p, curvature="estimate", **guards), "cblr_estimate", GUARDED),
     "MCLR": Case(lambda p: optim.MCLR(p, **guards), "mclr", GUARDED),
+    "Lion": Case(lambda p: optim.Lion(p, betas=(0.85, 0.95), **lr_wd), "lion", LION),
+    "Muon": Case(lambda p: optim.Muon(p, momentum=0.8, **betas), "muon", ADAM | {"momentum": 0.8}),
+    "Adafactor": Case(
+        lambda p: optim.Adafactor(p, decay_exponent=0.7, minimum_scale=0.1, clip_threshold=1.5, **lr_wd),
+        "adafactor",
+        DECAYED | {"decay_exponent": 0.7, "minimum_scale": 0.1, "clip_threshold": 1.5},
+    ),
+    "ScheduleFreeAdamW": Case(lambda p: optim.ScheduleFreeAdamW(p, **betas), "schedule_free_adamw", ADAM),
     "MCLR literal": Case(lambda p: optim.MCLR(p, median="literal", **guards), "mclr_median", GUARDED),
 }
 ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -354,6 +363,7 @@ def test_excluded_biases_and_norms(name: str) -> None:
         ("Momentum", {"lr": 1.0, "momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ("Adam", {"betas": (0.9, 1.0)}, r"beta2 must be in \[0, 1\), got 1.0"),
         ("RMSProp", {"alpha": -0.1}, r"alpha must be in \[0, 1\), got -0.1"),
+        ("ScheduleFreeAdamW", {"betas": (0.0, 0.9)}, r"beta1 must be in \(0, 1\), got 0.0"),
         ("LARS", {"lr": 1.0, "trust": 0.0}, "trust must be above 0, got 0.0"),
         ("CBLR", {"lr": 1.0, "probes": 0}, "probes must be at least 1, got 0"),
         ("CBLR", {"lr": 1.0, "curvature": "full"}, 'must be "hessian" or "estimate", got \'full\''),
@@ -391,3 +401,41 @@ def test_it_trains_a_network(case: Case) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_schedule_free_goes_to_the_average_and_back_bit_for_bit(dtype: torch.dtype) -> None:
+    rule, plain, swapped = RULES["schedule_free_adamw"], some_parameters(dtype), some_parameters(dtype)
+    one, other = (optim.ScheduleFreeAdamW(p, **betas) for p in (plain, swapped))
+    assert rule.evaluation is not None
+    for step in range(4):
+        for optimizer in (one, other):
+            give_gradients(optimizer, step)
+            optimizer.step()
+        other.eval()
+        other.eval()
+        with pytest.raises(StudyError, match=r"call optimizer\.train\(\)"):
+            other.step()
+        for y, x in zip(plain, swapped, strict=True):
+            if y.numel():
+                slots = {name: value for name, value in one.state[y].items() if name != "step"}
+                at = y.detach().to(slots["iterate"].dtype)
+                assert torch.equal(x.detach(), rule.evaluation(at, slots, ADAM).to(dtype))
+        other.train()
+        for y, x in zip(plain, swapped, strict=True):
+            assert torch.equal(y, x)
+
+
+def test_a_checkpoint_of_averages_trains_on_from_the_training_point() -> None:
+    whole = some_parameters(torch.float64)
+    optimizer = optim.ScheduleFreeAdamW(whole, **betas)
+    give_gradients(optimizer, 1)
+    optimizer.step()
+    before = [parameter.detach().clone() for parameter in whole]
+    optimizer.eval()
+    parts = [parameter.detach().clone().requires_grad_() for parameter in whole]
+    resumed = optim.ScheduleFreeAdamW(parts, **betas)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed.train()
+    for one, other in zip(before, parts, strict=True):
+        assert torch.equal(one, other)

@@ -145,5 +145,24 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "cblr_estimate": Row("cblr", "CBLR", _GUARDED, options={"curvature": "estimate"}),
         "mclr": Row("mclr", "MCLR", _GUARDED),
         "mclr_median": Row("mclr", "MCLR", _GUARDED, options={"median": "literal"}),
+        "lion": Row("lion", "Lion", {"learning_rate": None, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0}),
+        "muon": Row("muon", "Muon", _ADAM | {"beta2": 0.95, "momentum": 0.95, "weight_decay": 0.1}),
+        "adafactor": Row(
+            "adafactor",
+            "Adafactor",
+            {
+                "learning_rate": None,
+                "decay_exponent": 0.8,
+                "minimum_scale": 1e-3,
+                "clip_threshold": 1.0,
+                "weight_decay": 0.0,
+            },
+        ),
+        "schedule_free_adamw": Row(
+            "schedule_free",
+            "ScheduleFreeAdamW",
+            _ADAM | {"weight_decay": 0.0},
+            ranges={"beta1": Hyperparameter(high=1.0, above=True)},
+        ),
     }
 )
