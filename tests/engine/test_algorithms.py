@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from batchscope.engine.alone import Alone
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
-from batchscope.engine.program import Program, advance
+from batchscope.engine.program import Looks, Program, advance
 from batchscope.engine.training import Cell, Settings
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import StudyError
 from batchscope.nn import GhostBatchNorm1d
-from batchscope.optim import RULES
+from batchscope.optim import RULES, ScheduleFreeAdamW
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.timeline import Timeline
 from engine.workbench import Plain, cell, classification, normalised, study
@@ -52,6 +54,10 @@ def test_every_optimizer_in_a_pack_follows_the_loop(optimizer: str) -> None:
         "algorithm.learning_rate_schedule={name: piecewise_constant, steps: [4, 8], factors: [0.5, 0.1]}",
         "algorithm.scaling_rule={name: srsr, base_batch_size: 2}",
         "algorithm.discard_small_loss={fraction: 0.3, epochs: 0.2}",
+        "algorithm.clip_gradient_norm=0.3",
+        "algorithm.average_weights=0.9",
+        "search.space={learning_rate: 0.1, clip_gradient_norm: [0.1, 1, 10], average_weights: [0.5, 0.99]}",
+        "algorithm={optimizer: lars, average_weights: 0.9, clip_gradient_norm: 0.3}",
         "algorithm.first_epochs={batch_size: 4, learning_rate_factor: 0.5, epochs: 0.1}",
         "algorithm={learning_rate_schedule: {name: cosine, unit: epochs, decay_steps: 2}, batch_schedule: increase}",
     ],
@@ -165,3 +171,78 @@ def test_a_schedule_in_epochs_needs_data_with_epochs() -> None:
     wanted = study("algorithm={learning_rate_schedule: {name: linear, unit: epochs, decay_steps: 3}}")
     with pytest.raises(StudyError, match="write unit: steps"):
         Timeline(wanted, 8, None).factors(0, 1, {})
+
+
+@pytest.mark.parametrize("program", [Loop, Vmap, Alone])
+def test_clipping_and_averaging_are_torchs_own(program: type[Program]) -> None:
+    space = "search.space={learning_rate: 0.5, momentum: 0.9, clip_gradient_norm: [0.2, 1], average_weights: 0.9}"
+    bench = cell(classification(lambda: Plain(0.0)), space)
+    trials = first_trials(bench.loaded.study.search, 8, 0, 3)
+    advanced = advance(program(bench), Pack.fresh(bench, trials), 12, (12,))
+    assert advanced is not None
+    for k, trial in enumerate(trials):
+        model = bench.loaded.module(trial.seed)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, nesterov=True)
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
+        limit, norms = float(trial.hyperparameters["clip_gradient_norm"]), []
+        for step in range(12):
+            inputs, targets = bench.batch(step)
+            assert isinstance(targets, Tensor)
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item())
+            optimizer.step()
+            average.update_parameters(model)
+        assert max(norms) > limit
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(advanced[0].state[f"parameter/{name}"][k], value.detach(), rtol=1e-9, atol=1e-9)
+        assert_measures(bench, advanced[1], k, average.module)
+
+
+@pytest.mark.parametrize("program", [Loop, Vmap, Alone])
+def test_schedule_free_is_evaluated_at_its_average(program: type[Program]) -> None:
+    bench = cell(classification(lambda: Plain(0.0)), "algorithm.optimizer=schedule_free_adamw", RATE)
+    trials = first_trials(bench.loaded.study.search, 8, 0, 2)
+    advanced = advance(program(bench), Pack.fresh(bench, trials), 12, (12,))
+    assert advanced is not None
+    for k, trial in enumerate(trials):
+        model = bench.loaded.module(trial.seed)
+        optimizer = ScheduleFreeAdamW(model.parameters(), lr=float(trial.hyperparameters["learning_rate"]))
+        for step in range(12):
+            inputs, targets = bench.batch(step)
+            assert isinstance(targets, Tensor)
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        at_training_point = validation_loss(bench, model)
+        optimizer.eval()
+        assert validation_loss(bench, model) != pytest.approx(at_training_point, rel=1e-6)
+        assert_measures(bench, advanced[1], k, model)
+
+
+def validation_loss(bench: Cell, model: nn.Module) -> float:
+    inputs, targets = bench.loaded.validation
+    assert isinstance(targets, Tensor)
+    with torch.no_grad():
+        return F.cross_entropy(model.eval()(inputs), targets).item()
+
+
+def assert_measures(bench: Cell, looks: Looks, k: int, model: nn.Module) -> None:
+    """The last evaluation of a trial is of this model."""
+    assert looks.metrics["validation/loss"][-1][k] == pytest.approx(validation_loss(bench, model), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("algorithm={optimizer: schedule_free_adamw, average_weights: 0.9}", "evaluated at an average of its own"),
+        ("algorithm.average_weights=1", "average_weights"),
+        ("algorithm.clip_gradient_norm=0", "clip_gradient_norm"),
+        ("search.space.average_weights=[0.9, 1]", r"search.space.average_weights must be in \(0, 1\), got 1"),
+        ("search.space.clip_gradient_norm={min: 0, max: 1}", "search.space.clip_gradient_norm must be above 0, got 0"),
+        ("search.space.momentum={min: 0.5, max: 1}", r"search.space.momentum must be in \[0, 1\), got 1"),
+    ],
+)
+def test_what_cannot_be_clipped_or_averaged_is_refused(change: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        study(change)

@@ -47,7 +47,7 @@ def test_a_study_of_several_reads_back(rows: list[Row]) -> None:
 @given(st.text(min_size=1, max_size=200), st.floats(allow_nan=False, allow_infinity=False))
 def test_a_study_with_any_text_and_number_reads_back(text: str, number: float) -> None:
     document = yaml.safe_load(BASE) | {"workload": text, "goals": [f"validation/error < {number!r}"]}
-    document["search"] = {"space": {"learning_rate": [number, 0.1], "weight_decay": {"min": -1e300, "max": 2e300}}}
+    document["search"] = {"space": {"learning_rate": [abs(number), 0.1], "weight_decay": {"min": 1e-300, "max": 2e300}}}
     assert_reads_back(Study.from_mapping(document))
 
 

@@ -76,6 +76,19 @@ def _pytorch(study: Study, option: Option, goal: Goal, train_size: int | None) -
     cls, given = TABLE[algorithm.optimizer].cls, _arguments(study, option, train_size)
     optimizer = f"bs.optim.{cls}(model.parameters(), {given})"
     backward = ", backward=optimizer.backward" if TABLE[algorithm.optimizer].needs_hessian_diagonal else ""
+    limit, decay = (
+        option.hyperparameters.get(name, getattr(algorithm, name)) for name in ("clip_gradient_norm", "average_weights")
+    )
+    clipping = [f"        torch.nn.utils.clip_grad_norm_(model.parameters(), {limit!r})"] if limit is not None else []
+    averaging, averaged, average_in_place = [], [], []
+    if TABLE[algorithm.optimizer].averages:
+        average_in_place = ["    optimizer.eval()  # puts the average in the place of the weights"]
+    if decay is not None:
+        averaging = [
+            f"    keep = torch.optim.swa_utils.get_ema_multi_avg_fn({decay!r})",
+            "    trained, average = model, torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=keep)",
+        ]
+        averaged = ["        average.update_parameters(trained)"]
     micro = option.micro_batch_size or option.batch_size
     passes = option.accumulation_steps or 1
     ghost = [f"    model, _ = bs.nn.convert_ghost_batch_norm(model, {algorithm.ghost_batch_size})"]
@@ -112,6 +125,7 @@ def _pytorch(study: Study, option: Option, goal: Goal, train_size: int | None) -
         '    """loss(outputs, targets) is the mean over the examples; dataset gives (input, target)."""',
         *(ghost if algorithm.ghost_batch_size else []),
         *_not_in_the_loop(study),
+        *averaging,
         "    if DEVICES > 1:  # after torch.distributed.init_process_group()",
         "        model = torch.nn.parallel.DistributedDataParallel(model)",
         "    no_sync = model.no_sync if DEVICES > 1 else nullcontext",
@@ -123,9 +137,12 @@ def _pytorch(study: Study, option: Option, goal: Goal, train_size: int | None) -
         "        bs.schedules.accumulate_gradients(",
         "            lambda part: loss(model(part[0]), part[1]), batch, MICRO_BATCH_SIZE, no_sync=no_sync" + backward,
         "        )",
+        *clipping,
         "        optimizer.step()",
+        *averaged,
         "        scheduler.step()",
-        "    return model",
+        *average_in_place,
+        "    return average.module" if averaging else "    return model",
         "",
     ]
     return "\n".join(lines)

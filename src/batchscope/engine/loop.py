@@ -13,7 +13,7 @@ from batchscope.engine.habits import habits
 from batchscope.engine.pack import State, kept, slots_of, trained
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_part, seed_step
-from batchscope.engine.training import Cell, Settings, batch_loss
+from batchscope.engine.training import Cell, Settings, batch_loss, clipped
 from batchscope.errors import WorkloadError
 from batchscope.optim.hutchinson import hessian_diagonal_of_graph
 from batchscope.optim.rule import is_dense, laid_out_as
@@ -77,10 +77,10 @@ class Loop(Program):
         rule, cell = self.cell.rule, self.cell
         named: dict[str, Tensor] = dict(trained(self._load(state).train()))
         slots = {
-            name: {slot: torch.empty_like(named[name], dtype=value.dtype).copy_(value) for slot, value in own.items()}
+            name: {slot: laid_out_as(named[name], value).clone() for slot, value in own.items()}
             for name, own in slots_of(state).items()
         }
-        numbers = {name: float(hyper[name]) for name in rule.hyperparameters}
+        numbers = {name: float(value) for name, value in hyper.items()}
         total = torch.zeros((), dtype=torch.float64, device=rates.device)
         for i, rate in enumerate(rates):
             step = start + i
@@ -96,6 +96,7 @@ class Loop(Program):
                 gradients = _gradients(loss, named)
             with torch.no_grad():
                 total += loss.detach()
+                gradients = clipped(cell, gradients, hyper)
                 if self._in_place:
                     moving = [named[name] for name in gradients]
                     along = list(map(laid_out_as, moving, gradients.values()))

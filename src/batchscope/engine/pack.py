@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from batchscope.engine.training import Cell
+from batchscope.engine.training import Cell, Settings
 from batchscope.spec.trial import Trial
 from batchscope.tensors import under_prefix, with_prefix
 
@@ -102,6 +102,16 @@ def kept(module: nn.Module) -> dict[str, Tensor]:
     """What else a trial's outputs depend on: buffers, and parameters that are frozen."""
     frozen = {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
     return frozen | dict(module.named_buffers())
+
+
+def to_evaluate(cell: Cell, settings: Settings, state: State) -> State:
+    """The state with the parameters that the model is evaluated with, where a rule trains it at others."""
+    slots, found = slots_of(state), dict(state)
+    for name, stacked in under_prefix("parameter", state).items():
+        place = cell.rule.of(stacked[0]).evaluation
+        if place is not None:
+            found[f"parameter/{name}"] = torch.func.vmap(place)(stacked, slots[name], settings.hyper)
+    return found
 
 
 def slots_of(state: State) -> dict[str, dict[str, Tensor]]:

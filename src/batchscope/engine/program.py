@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from batchscope.engine.evaluate import Accumulators, evaluate, validation_size
-from batchscope.engine.pack import Pack, State
+from batchscope.engine.pack import Pack, State, to_evaluate
 from batchscope.engine.training import Cell, Settings
 from batchscope.engine.watch import Standing, Watch
 from batchscope.tensors import Pair
@@ -111,7 +111,8 @@ def advance(
         seconds = (trained - started) / len(pack.trials)
         pack = replace(pack, state=state, step=target, train_seconds=pack.train_seconds + seconds)
         if target in looks:
-            values = _look(program, pack, standing, watch, (losses / (target - since)).tolist())
+            seen = replace(pack, state=to_evaluate(cell, settings, state))
+            values = _look(program, seen, standing, watch, (losses / (target - since)).tolist())
             _record(result, cell, pack, values)
             standing.note(target, values)
             losses, since = torch.zeros_like(losses), target

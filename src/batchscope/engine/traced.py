@@ -15,7 +15,7 @@ from batchscope.engine.graphs import Graph, captured_in_place, traced
 from batchscope.engine.habits import habits
 from batchscope.engine.pack import State
 from batchscope.engine.program import Program
-from batchscope.engine.training import Cell, batch_loss
+from batchscope.engine.training import Cell, batch_loss, clipped
 from batchscope.errors import WorkloadError
 from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
 from batchscope.tensors import Tree, leaves
@@ -84,7 +84,7 @@ class Traced(Program):
         """Gradients, new buffers and loss of one trial."""
         objective = self._loss(buffers, hyper, clock, inputs, targets)
         gradients, (loss, buffers) = grad(objective, has_aux=True)(parameters)
-        return gradients, buffers, loss
+        return clipped(self.cell, gradients, hyper), buffers, loss
 
     def _step(
         self,
@@ -105,6 +105,7 @@ class Traced(Program):
             gradients, diagonal, (loss, buffers) = gradient_and_hessian_diagonal(differentiate, parameters, probes)
         else:
             gradients, (loss, buffers) = differentiate(parameters)
+        gradients = clipped(self.cell, gradients, hyper)
         moved, kept = {}, {}
         for name, value in parameters.items():
             curvature = (diagonal[name],) if diagonal else ()

@@ -16,6 +16,7 @@ from batchscope.engine.batches import Batches, placed
 from batchscope.errors import WorkloadError
 from batchscope.nn import convert_ghost_batch_norm
 from batchscope.optim import RULES, Rule
+from batchscope.optim.average import averaged
 from batchscope.optim.hutchinson import signs
 from batchscope.plan.timeline import Timeline
 from batchscope.schedules import SmallLossDiscard
@@ -28,6 +29,10 @@ from batchscope.tensors import Pair, Tree, leaves, map_pair
 
 # Of data, parameters and updates. The operations of the model are in bfloat16 where the study asks for it.
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+# Of an algorithm: numbers that cost something wherever they are used at all.
+OPTIONAL = ("clip_gradient_norm", "average_weights")
 
 
 def in_random_order(examples: Pair, seed: int) -> Pair:
@@ -129,10 +134,16 @@ class Cell:
         study = self.loaded.study
         return study.algorithm.label_smoothing > 0 or "label_smoothing" in study.search.space
 
-    @property
+    @cached_property
     def rule(self) -> Rule:
-        """The optimizer's update rule."""
-        return RULES[self.loaded.algorithm.optimizer]
+        """The optimizer's update rule, with an average of the weights where the study wants one."""
+        rule = RULES[self.loaded.algorithm.optimizer]
+        return averaged(rule) if self.uses("average_weights") else rule
+
+    def uses(self, extra: str) -> bool:
+        """Whether the algorithm has, or a trial may have, something that is only there if it is named."""
+        study = self.loaded.study
+        return getattr(study.algorithm, extra) is not None or extra in study.search.space
 
     def batch(self, step: int) -> Pair:
         """The batch of the 0-based ``step``."""
@@ -155,7 +166,8 @@ class Settings:
 
     Attributes:
         timeline: Whose factors multiply the learning rate.
-        hyper: For every hyperparameter of the rule, and ``label_smoothing`` and ``discard_fraction``.
+        hyper: For every hyperparameter of the rule, ``label_smoothing`` and ``discard_fraction``, and what of
+            ``OPTIONAL`` is used.
         searched: Parameters of the learning-rate schedule that are each trial's own, in float64.
     """
 
@@ -183,7 +195,8 @@ class Settings:
             | {
                 "label_smoothing": own("label_smoothing", algorithm.label_smoothing),
                 "discard_fraction": own("discard_fraction", small.fraction if small else 0.0),
-            },
+            }
+            | {name: own(name, getattr(algorithm, name) or 0.0) for name in OPTIONAL if cell.uses(name)},
             searched={name: column(trial.hyperparameters[name] for trial in trials) for name in cell.timeline.searched},
         )
 
@@ -192,6 +205,18 @@ class Settings:
         base = self.hyper["learning_rate"]
         factors = self.timeline.factors(start, until, self.searched).to(base.device)
         return (base * factors).to(base.dtype)
+
+
+def clipped(cell: Cell, gradients: dict[str, Tensor], hyper: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients times min(1, limit / (norm + 1e-6)), as ``torch.nn.utils.clip_grad_norm_``; as given without a limit.
+
+    The norm is over all parameters. ``hyper`` has the limit, ``clip_gradient_norm``, 0-dim.
+    """
+    if not cell.uses("clip_gradient_norm") or not gradients:
+        return gradients
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]))
+    factor = (hyper["clip_gradient_norm"] / (norm + 1e-6)).clamp(max=1.0)
+    return {name: gradient * factor for name, gradient in gradients.items()}
 
 
 def batch_loss(cell: Cell, outputs: Any, targets: Tree, hyper: Mapping[str, Tensor], epoch: Tensor) -> Tensor:

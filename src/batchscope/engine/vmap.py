@@ -143,7 +143,7 @@ class Members:
         self._parameters = _by_trial([parameters[name] for name in names])
         self._slots = {slot: _by_trial([slots[name][slot] for name in names]) for slot in rule.slots}
         self._rates: list[list[float]] = rates.tolist()
-        columns = {name: settings.hyper[name].tolist() for name in rule.hyperparameters}
+        columns = {name: settings.hyper[name].tolist() for name in settings.hyper}
         self._hyper = [{name: column[k] for name, column in columns.items()} for k in range(rates.shape[1])]
 
     def update(self, i: int, step: int, gradients: State) -> None:

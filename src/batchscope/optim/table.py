@@ -61,9 +61,14 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = MappingProxyType(
         "decay_exponent": Hyperparameter(above=True),
         "clip_threshold": Hyperparameter(above=True),
         "minimum_scale": Hyperparameter(above=True),
+        "clip_gradient_norm": Hyperparameter(above=True),
+        "average_weights": Hyperparameter(high=1.0, above=True),
     }
 )
-"""By the name in a study. Two are one argument in torch: ``betas`` is (beta1, beta2)."""
+"""By the name in a study; the last two go with any optimizer.
+
+Two are one argument in torch: ``betas`` is (beta1, beta2).
+"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Row:
         torch: The class in ``torch.optim`` that does the same, if there is one.
         torch_options: Its further arguments.
         needs_hessian_diagonal: Whether the rule must be given the diagonal of the Hessian.
+        averages: Whether the model is evaluated at an average that the rule keeps.
         ranges: Of hyperparameters whose range is another than elsewhere.
     """
 
@@ -88,6 +94,7 @@ class Row:
     torch: str = ""
     torch_options: Mapping[str, Any] = field(default_factory=dict)
     needs_hessian_diagonal: bool = False
+    averages: bool = False
     ranges: Mapping[str, Hyperparameter] = field(default_factory=dict)
 
     def check(self, name: str, value: float, shown: str = "") -> None:
@@ -162,6 +169,7 @@ TABLE: Mapping[str, Row] = MappingProxyType(
             "schedule_free",
             "ScheduleFreeAdamW",
             _ADAM | {"weight_decay": 0.0},
+            averages=True,
             ranges={"beta1": Hyperparameter(high=1.0, above=True)},
         ),
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchscope.errors import StudyError
-from batchscope.optim.table import TABLE
+from batchscope.optim.table import HYPERPARAMETERS, TABLE
 from batchscope.spec.extras import (
     BatchPlanned,
     FirstEpochs,
@@ -36,6 +36,8 @@ class Algorithm(Frozen):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     discard_small_loss: SmallLosses | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
+    clip_gradient_norm: Annotated[float, Field(gt=0)] | None = None
+    average_weights: Annotated[float, Field(gt=0, lt=1)] | None = None
     hessian_probes: Annotated[int, Field(ge=1, le=1000)] = 1
 
     @model_validator(mode="after")
@@ -44,7 +46,13 @@ class Algorithm(Frozen):
             raise ValueError("warm_up: golmant begins at the base rate of a scaling rule; give scaling_rule too")
         if self.weight_decay is not None and "weight_decay" not in self.defaults:
             raise ValueError(f"weight_decay: {self.optimizer} has none; remove it")
+        if self.average_weights is not None:
+            self._check_average("average_weights")
         return self
+
+    def _check_average(self, place: str) -> None:
+        if TABLE[self.optimizer].averages:
+            raise ValueError(f"{place}: {self.optimizer} is evaluated at an average of its own; remove it")
 
     @property
     def defaults(self) -> Mapping[str, float | None]:
@@ -66,6 +74,7 @@ class Algorithm(Frozen):
     def searchable(self) -> set[str]:
         """Names that a search space may give."""
         names = {*self.defaults, *self.learning_rate_schedule.parameter_names, "label_smoothing"}
+        names |= {"clip_gradient_norm", "average_weights"}
         if self.warm_up is not None:
             names.add("warm_up_length")
         if self.discard_small_loss is not None:
@@ -85,6 +94,11 @@ class Algorithm(Frozen):
                 raise StudyError(f"search.space.{name}: {error}") from None
             if isinstance(dimension, Choice) and any(isinstance(value, str) for value in dimension.values):
                 raise StudyError(f"search.space.{name}: must be numbers, got {list(dimension.values)}")
+            ends = dimension.values if isinstance(dimension, Choice) else (dimension.min, dimension.max)
+            for value in ends if name in HYPERPARAMETERS else ():
+                TABLE[self.optimizer].check(name, float(value), f"search.space.{name}")
+        if "average_weights" in space:
+            self._check_average("search.space.average_weights")
         schedule = self.learning_rate_schedule
         needed = [name for name, default in self.defaults.items() if default is None]
         needed += [name for name, must in schedule.parameter_names.items() if must and name not in schedule.parameters]
