@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,14 @@ def lay_out(
     if limit is None and (free := available()) is not None:
         limit = free + resident()  # the driver is there already
     fitted = fit(need, workers, packs, limit)
-    return Layout(threads or max(1, cores // max(1, fitted.workers)), fitted)
+    share = max(1, cores // max(1, fitted.workers))
+    return Layout(threads or min(share, thread_limit() or share), fitted)
+
+
+def thread_limit() -> int | None:
+    """The most threads of a process, as ``OMP_NUM_THREADS`` says; None where it says nothing."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return max(1, int(first)) if first.isdecimal() else None
 
 
 def _packs(study: Study, choice: Choice | None, sharing: int) -> Sequence[int]:
