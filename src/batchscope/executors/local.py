@@ -119,7 +119,9 @@ class Inline:
 
     def __init__(self, setup: Setup) -> None:
         """Load the workload."""
-        self._worker = setup.worker(lambda: False)
+        self._workload = setup.study.workload
+        with workloads.explained(self._workload):
+            self._worker = setup.worker(lambda: False)
         self._threads, self._before = setup.threads, torch.get_num_threads()
         self._queue = _Queue()
 
@@ -135,7 +137,8 @@ class Inline:
         task = self._queue.pop()
         torch.set_num_threads(self._threads)
         try:
-            return task, _do(self._worker, task)
+            with workloads.explained(self._workload):
+                return task, _do(self._worker, task)
         finally:
             torch.set_num_threads(self._before)
 
@@ -330,7 +333,8 @@ def _serve(pipe: Connection, setup: Setup, environment: Mapping[str, str]) -> No
             except BatchscopeError as error:
                 reply = error
             except Exception as error:
-                reply = ExecutionError(f"{_describe(task)} failed: {_in_words(error)}")
+                theirs = workloads.in_words(error, setup.study.workload)
+                reply = theirs or ExecutionError(f"{_describe(task)} failed: {_in_words(error)}")
             pipe.send(reply)
         if worker is not None:
             worker.save()
