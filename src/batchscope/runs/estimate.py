@@ -24,12 +24,12 @@ from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
 from batchscope.machine.devices import resolve_device
+from batchscope.machine.sizes import parse_size
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.choices import check_pins, replayed
 from batchscope.runs.demand import demand
 from batchscope.runs.layout import lay_out
-from batchscope.runs.memory import parse_size
 from batchscope.runs.preflight import check_goals, grids_of, timelines_of
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, Choice
 from batchscope.machine.cores import available_cores
+from batchscope.machine.memory import available_bytes
 from batchscope.runs.demand import Demand, resident
-from batchscope.runs.memory import Fit, available, fit
+from batchscope.runs.memory import Fit, fit
 from batchscope.spec.study import Study
 
 
@@ -60,7 +61,7 @@ def lay_out(
         groups = sum(math.ceil(study.search.count / min(allowed)) for allowed in packs.values())
         workers = min(max(1, cores // (threads or 1)), groups) if device == "cpu" else 1
     limit = max_memory
-    if limit is None and (free := available()) is not None:
+    if limit is None and (free := available_bytes()) is not None:
         limit = free + resident()  # the driver is there already
     fitted = fit(need, workers, packs, limit)
     share = max(1, cores // max(1, fitted.workers))

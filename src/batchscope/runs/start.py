@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from batchscope import workloads
+from batchscope.machine.sizes import parse_size
 from batchscope.runs.driver import Driver
-from batchscope.runs.memory import parse_size
 from batchscope.runs.progress import Progress
 from batchscope.runs.result import Run
 from batchscope.spec.study import Study
