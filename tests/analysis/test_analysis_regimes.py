@@ -90,3 +90,20 @@ def test_two_batch_sizes_have_no_regimes() -> None:
     found = regimes(SIZES[:2], np.array([10.0, 5.0]), np.log([[10.0, 5.0]]))
     assert found.perfect_scaling_until.value is None
     assert "at least 3 batch sizes" in found.notes[0]
+
+
+def test_what_has_no_interval_is_no_number_and_says_why() -> None:
+    # Steps known within a factor of a thousand: the draws put every boundary on either side of what was measured.
+    sizes = np.array([4.0, 16.0, 64.0, 256.0])
+    steps = 60 * (1 + 40 / sizes)
+    logs = np.log(steps) + 3.5 * np.random.default_rng(0).standard_normal((1000, 4))
+    found = regimes(sizes, steps, logs)
+    assert found.critical_batch_size.value is None and "critical_batch_size" in found.undetermined
+    reason = found.reason("critical_batch_size")
+    assert reason is not None and "open on both sides" in reason and reason in found.notes
+    for name in ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size"):
+        end = getattr(found, name)
+        assert end.value is None or (end.low, end.high) != (None, None)
+        assert (end.value is None) == bool(found.reason(name))
+    sure = regimes(sizes, steps, np.log(steps) + 0.01 * np.random.default_rng(0).standard_normal((1000, 4)))
+    assert sure.undetermined == () and sure.reason("critical_batch_size") is None

@@ -218,3 +218,10 @@ def test_a_run_where_nothing_was_reached_still_has_a_table() -> None:
     assert curve.regimes.critical_batch_size.value is None
     with pytest.raises(AnalysisError, match="needs a metric"):
         steps_to_result(*by_hand(reaching("a", 8, None)), Goal.parse("test/error < 1"))
+
+
+def test_one_trial_of_many_has_no_factor_within_which_its_steps_are_known() -> None:
+    rows = [reaching("winner", 8, 30, 45), *(reaching(f"t{i}", 8, None, 45, index=i) for i in range(1, 12))]
+    verdict = row(steps_to_result(*by_hand(*rows), GOAL))["verdict"]
+    assert isinstance(verdict, str) and "1 of 12 reached the goal, which says next to nothing of the steps" in verdict
+    assert "within a factor" not in verdict

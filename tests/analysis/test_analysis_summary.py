@@ -38,7 +38,8 @@ def test_it_has_the_fields_that_programs_read() -> None:
     assert expected <= set(first)
     assert first["hyperparameters"] == {}
     for name in ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size"):
-        assert set(reached["regimes"][name]) == {"value", "low", "high"}
+        end = reached["regimes"][name]
+        assert set(end) == {"value", "low", "high", "reason"} and (end["value"] is None) == bool(end["reason"])
     assert reached["regimes"]["law"]["measured"] == [1.0, 1024.0]
     assert {point["steps"] for point in never["curve"]} == {None}
     assert {point["hyperparameters"] for point in never["curve"]} == {None}

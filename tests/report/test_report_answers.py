@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 
 from batchscope.analysis import Regimes
+from batchscope.report import figures
 from batchscope.report.answers import answer
 from report.report_study import curve, fit, interval, table
 
@@ -64,3 +67,19 @@ def test_an_unchecked_space_is_named() -> None:
     unchecked = table().with_columns(validated=pl.lit(None, pl.Boolean))
     caveats = answer(curve(table=unchecked)).caveats
     assert "Whether the best points lie well inside the search space was not checked." in caveats
+
+
+def test_a_boundary_without_an_interval_is_not_told() -> None:
+    nothing = interval(None)
+    known = curve().regimes
+    vague = replace(known, critical_batch_size=nothing, undetermined=("critical_batch_size",))
+    found = answer(curve(regimes=vague)).sentence
+    assert "critical" not in found and "halves the steps up to about 3" in found
+    ends = figures.boundaries(curve(regimes=vague))
+    assert ends.filter(pl.col("boundary") == "critical_batch_size")["place"].to_list() == ["unknown"]
+    every = replace(
+        known, perfect_scaling_until=nothing, critical_batch_size=nothing, maximum_useful_batch_size=nothing
+    )
+    every = replace(every, undetermined=("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size"))
+    assert answer(curve(regimes=every)).sentence.startswith("The fewest steps")
+    assert figures.regimes(curve(regimes=every)).is_empty()

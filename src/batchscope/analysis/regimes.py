@@ -34,7 +34,8 @@ class Regimes:
     The first two assume no law, only that the regimes come in their order; they mirror each other, and by the
     two-asymptote law are B_crit (tolerance - 1) and B_crit / (tolerance - 1). A boundary outside the measured batch
     sizes, or too near to their end to be told, is ``None``, and ``notes`` says where it must lie. ``law`` is the law
-    that the evidence supports, with or without another sharpness; None for fewer than 3 batch sizes.
+    that the evidence supports, with or without another sharpness; None for fewer than 3 batch sizes. ``undetermined``
+    are the boundaries whose interval is open on both sides: without one there is no number, so they are ``None`` too.
     """
 
     perfect_scaling_until: Interval
@@ -43,6 +44,25 @@ class Regimes:
     tolerance: float = TOLERANCE
     law: laws.Fit | None = None
     notes: tuple[str, ...] = ()
+    undetermined: tuple[str, ...] = ()
+
+    def reason(self, boundary: str) -> str | None:
+        """Why a boundary, by its name here, has no value; None where it has one."""
+        if getattr(self, boundary).value is not None:
+            return None
+        if boundary in self.undetermined:
+            return _UNDETERMINED.format(boundary.replace("_", " "))
+        place = _PLACES[boundary]
+        return next((note for note in self.notes if any(word in note for word in place)), "; ".join(self.notes) or None)
+
+
+_UNDETERMINED = "the {} is not determined: these steps leave its interval open on both sides; more trials would tell"
+# How the note on a boundary outside the measured batch sizes is known.
+_PLACES = {
+    "perfect_scaling_until": ("perfect scaling",),
+    "critical_batch_size": ("critical batch size",),
+    "maximum_useful_batch_size": ("steps still fall", "no batch size above"),
+}
 
 
 def regimes(
@@ -86,7 +106,11 @@ def regimes(
     chosen = laws.fit(batch_sizes, smooth, curves[1:], sharpness=None, level=level) if sharper else plain
     ends = [Interval.from_log_draws(_exp(edge[0]), edge[1:], level) for edge in (first, last)]
     notes = _notes(batch_sizes, float(first[0]), plain, float(last[0]))
-    return Regimes(ends[0], plain.critical_batch_size, ends[1], tolerance, chosen, notes)
+    found = dict(zip(_PLACES, (ends[0], plain.critical_batch_size, ends[1]), strict=True))
+    vague = tuple(name for name, end in found.items() if end.value is not None and end.low is None and end.high is None)
+    notes += tuple(_UNDETERMINED.format(name.replace("_", " ")) for name in vague)
+    until, critical, useful = (Interval(None, None, None, level) if name in vague else found[name] for name in found)
+    return Regimes(until, critical, useful, tolerance, chosen, notes, vague)
 
 
 def perfect_scaling_until(x: Array, curves: Array, tolerance: float) -> Array:

@@ -42,6 +42,7 @@ _LAST_COLUMNS: Kinds = {
     "confirmed_high": pl.Float64,
 }
 
+_HARDLY = 10.0  # an interval that spans this factor is no knowledge worth a number
 _MOST_RUNGS = 8  # of those at which trials were pruned, in a sentence
 
 
@@ -197,7 +198,12 @@ class _Point:
         if high > WIDE * low:
             row["trials_needed"] = needed = trials_needed(fitted, generator, level)
             remedy = f"about {needed} would do" if needed else "more of them alone would hardly help: change the space"
-            row["verdict"] = f"too few trials: steps are known within a factor of {high / low:.1f}; {remedy}"
+            known = f"steps are known within a factor of {high / low:.1f}"
+            if high > _HARDLY * low:
+                known = (
+                    f"{row['reached']} of {feasible.height} reached the goal, which says next to nothing of the steps"
+                )
+            row["verdict"] = f"too few trials: {known}; {remedy}"
         return cls(row, np.log(sample), _confirm(row, _again(found, best, names), level, draws, generator))
 
 

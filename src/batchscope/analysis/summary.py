@@ -73,10 +73,9 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _regimes(found: Regimes) -> dict[str, Any]:
-    ends: dict[str, Any] = {
-        "perfect_scaling_until": found.perfect_scaling_until.to_dict(),
-        "critical_batch_size": found.critical_batch_size.to_dict(),
-        "maximum_useful_batch_size": found.maximum_useful_batch_size.to_dict(),
+    names = ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size")
+    ends: dict[str, Any] = {name: getattr(found, name).to_dict() | {"reason": found.reason(name)} for name in names}
+    ends |= {
         "tolerance": found.tolerance,
         "notes": list(found.notes),
         "law": None,

@@ -74,7 +74,7 @@ def boundaries(curve: Curve) -> pl.DataFrame:
 
     ``place`` is ``measured``; ``beyond`` or ``below`` the measured batch sizes; ``unknown`` without regimes. The
     side is that on which the interval is open; where it is open on both, the fitted law tells that of the critical
-    batch size, and their order that of the others.
+    batch size, and their order that of the others. A value whose interval is open on both sides is ``unknown``.
     """
     names = ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size")
     ends: list[Interval] = [getattr(curve.regimes, name) for name in names]
@@ -88,6 +88,8 @@ def boundaries(curve: Curve) -> pl.DataFrame:
             critical,
             useful or ("below" if critical == "below" and until in {None, "below"} else "beyond"),
         ]
+    vague = curve.regimes.undetermined
+    places = ["unknown" if name in vague else place for name, place in zip(names, places, strict=True)]
     rows = [(name, end.value, end.low, end.high, place) for name, end, place in zip(names, ends, places, strict=True)]
     numbers = dict.fromkeys(("value", "low", "high"), pl.Float64)
     return pl.DataFrame(rows, schema={"boundary": pl.String} | numbers | {"place": pl.String}, orient="row")
@@ -108,7 +110,7 @@ def regimes(curve: Curve) -> pl.DataFrame:
     schema = {"regime": pl.String, "start": pl.Float64, "end": pl.Float64}
     ends = {row["boundary"]: row for row in boundaries(curve).iter_rows(named=True)}
     until, useful = ends["perfect_scaling_until"], ends["maximum_useful_batch_size"]
-    if until["place"] == "unknown":
+    if "unknown" in (until["place"], useful["place"]):
         return pl.DataFrame(schema=schema)
     sizes = reached(curve)
     first, last = float(sizes[0]), float(sizes[-1])
