@@ -15,6 +15,7 @@ from batchscope.analysis import tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central, trials_needed
 from batchscope.analysis.interval import Interval
 from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
+from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
@@ -143,6 +144,8 @@ def steps_to_result(
     boundaries = regimes(sizes, steps, joint[:, inside.to_numpy()], tolerance=tolerance, level=level)
     approximate = _approximate(found.table)
     notes = _notes(found, table, confirmed, approximate)
+    if missed := table.filter(~inside).get_column("batch_size").to_list():
+        notes = (*notes, f"where the goal was not reached {nearest(measurements, goal, missed)}")
     return Curve(goal, table, boundaries, level, confirmed, notes, joint, approximate)
 
 
@@ -266,7 +269,8 @@ def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool, approximate: s
     if approximate:
         notes.append(approximate)
     if sizes := at(pl.col("steps").is_null()):
-        notes.append(f"no trial reached the goal at batch size {sizes}: the regimes are those of the others")
+        others = ": the regimes are those of the others" if table.get_column("steps").count() else ""
+        notes.append(f"no trial reached the goal at batch size {sizes}{others}")
     if sizes := at(pl.col("validated").eq(False) & pl.col("steps").is_not_null()):
         notes.append(f"not validated at batch size {sizes}: see reason")
     if sizes := at(pl.col("verdict").is_not_null()):

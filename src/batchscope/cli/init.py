@@ -15,14 +15,14 @@ STUDY = """\
 # What is measured: how many steps each batch size needs to reach the goals, everything tuned anew at each.
 workload: {file}:make
 algorithm: {{optimizer: nesterov, learning_rate_schedule: constant}}
-batch_sizes: {{from: 4, to: 256, factor: 4}}
+batch_sizes: {{from: 4, to: 512, factor: 2}}
 search:
-  trials: 12                       # feasible ones, at every batch size
+  trials: 32                       # feasible ones, at every batch size
   space:
-    learning_rate: {{min: 1e-3, max: 1, scale: log}}
-    momentum: {{min: 0.5, max: 0.99, scale: reverse_log}}
-goals: ["validation/error < 0.08"]
-budget: {{epochs: 40}}               # the most that a trial is trained
+    learning_rate: {{min: 0.01, max: 1, scale: log}}
+    momentum: 0.9                  # one value, or a range such as {{min: 0.5, max: 0.99, scale: reverse_log}}
+goals: ["validation/error < 0.1"]
+budget: {{epochs: 30}}               # the most that a trial is trained
 """
 
 

@@ -18,6 +18,7 @@ from batchscope.spec.study import Study
 # Seconds between two lines where the output is piped.
 LINE_SECONDS = 10.0
 BAR = 12
+REMARKS = 3  # shown under the live table
 
 
 class Display:
@@ -30,6 +31,7 @@ class Display:
         self._title = printable(f"{study.workload} into {folder}")
         self._shown = 0.0
         self._finished: set[int] = set()
+        self._told: set[str] = set()
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -61,13 +63,21 @@ class Display:
                 self._console.print(
                     f"batch size {lane.batch_size}: {best} ({lane.trials} trials, {lane.diverged} diverged)"
                 )
+        for remark in progress.remarks:
+            if remark not in self._told:
+                self._told.add(remark)
+                self._console.print(printable(remark))
         if time.monotonic() - self._shown > LINE_SECONDS:
             self._shown = time.monotonic()
             self._console.print(footer(progress))
 
     def _table(self, progress: Progress) -> Table:
         wide = self._console.width >= 70
-        table = Table(title=Text(self._title), caption=Text(footer(progress)), title_justify="left")
+        table = Table(
+            title=Text(self._title),
+            caption=Text("\n".join([footer(progress), *map(printable, progress.remarks[:REMARKS])])),
+            title_justify="left",
+        )
         table.caption_justify = "left"
         table.add_column("batch size", justify="right")
         table.add_column("done")

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from batchscope import workloads
+from batchscope.analysis.reach import diverging, nearest
 from batchscope.engine.choice import Choice
 from batchscope.engine.training import DTYPES
 from batchscope.errors import StoreError, StudyError
@@ -101,6 +102,8 @@ class Driver:
         self._spent = [0.0, 0.0]
         self._started = self._committed = time.monotonic()
         self._told = -math.inf
+        self._remarks: list[str] = []
+        self._warned = False
 
     def run(self) -> None:
         """Run what is missing.
@@ -303,6 +306,10 @@ class Driver:
         """A batch size is done: its trials have their last status, and no state of theirs is needed again."""
         self._commit()
         self._note_spaces(batch_size, self._sizes[batch_size].spaces)
+        for goal in self._study.goals:
+            if self._sizes[batch_size].winner(goal) is None:
+                best = nearest(self._store.measurements(batch_size), goal, [batch_size])
+                self._remarks.append(f"no trial at batch size {batch_size:,} reached {goal}; {best}")
         self._store.compact(batch_size)
         keys = self._store.state_keys()
         self._store.drop_states([key for key in keys if key.startswith(f"{batch_size}-")])
@@ -367,7 +374,12 @@ class Driver:
             statuses = [race.status(trial.index) for race in races for trial in race.trials]
             best = {goal: size.winner(goal) for goal in self._study.goals}
             lanes.append(Lane(batch_size, share, len(statuses), statuses.count("diverged"), best))
-        self._on_progress(Progress(tuple(lanes), time.monotonic() - self._started, *self._spent))
+        if not self._warned and not any(steps for lane in lanes for steps in lane.best.values()):
+            lost = diverging(sum(lane.trials for lane in lanes), sum(lane.diverged for lane in lanes))
+            self._warned = bool(lost)
+            self._remarks += [lost] if lost else []
+        seconds = time.monotonic() - self._started
+        self._on_progress(Progress(tuple(lanes), seconds, *self._spent, tuple(self._remarks)))
 
 
 def _difference(before: str, after: str) -> str:

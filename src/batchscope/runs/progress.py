@@ -40,12 +40,14 @@ class Progress:
         seconds: Since this driver began.
         train_seconds: Spent on training, over all workers.
         evaluation_seconds: Spent on evaluation, over all workers.
+        remarks: What should be known before the run ends: goals that nothing came to, and trials that diverge.
     """
 
     lanes: tuple[Lane, ...]
     seconds: float
     train_seconds: float
     evaluation_seconds: float
+    remarks: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:

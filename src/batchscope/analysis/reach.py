@@ -1,0 +1,41 @@
+"""How near trials came to a goal that none of them reached, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import polars as pl
+
+from batchscope.analysis.outcomes import Table
+from batchscope.spec.goal import Goal
+
+# Trials that diverged before it is said, while a run goes on, that this is how it goes.
+DIVERGED = 8
+
+
+def nearest(measurements: Table, goal: Goal, batch_sizes: Collection[int]) -> str:
+    """The best value of the goal's metric at these batch sizes, none of which reached the goal, with what to try."""
+    value = pl.col(goal.metric)
+    order = value if goal.side == "<" else -value
+    looks = measurements.lazy()
+    if goal.metric not in looks.collect_schema().names():
+        return f"nothing was measured of {goal.metric}"
+    known = looks.filter(value.is_finite(), pl.col("batch_size").is_in(list(batch_sizes)))
+    best = known.sort(order).select("batch_size", "step", value.alias("value")).head(1).collect(engine="streaming")
+    if best.is_empty():
+        return f"no {goal.metric} was a finite number: check the loss and the data, or lower search.space.learning_rate"
+    row = best.row(0, named=True)
+    return (
+        f"the best {goal.metric} was {row['value']:.4g}, at batch size {row['batch_size']:,} and step {row['step']:,}: "
+        f"train longer (budget), widen search.space, or ask for an easier goal"
+    )
+
+
+def diverging(trials: int, diverged: int) -> str | None:
+    """What to say where nothing has reached a goal yet and half of the trials, or more, have diverged."""
+    if diverged < DIVERGED or 2 * diverged < trials:
+        return None
+    return (
+        f"{diverged:,} of {trials:,} trials have diverged so far, and none has reached a goal: is the loss a number? "
+        "If so, lower search.space.learning_rate"
+    )
