@@ -49,7 +49,8 @@ def test_it_says_what_the_curve_says() -> None:
     curve = steps_to_result(*RUN, GOAL)
     entry = summary([answers(*RUN, GOAL)], workload="", analyses=False)["goals"][0]
     assert [point["steps"] for point in entry["curve"]] == curve.table.get_column("steps").to_list()
-    assert entry["regimes"]["critical_batch_size"] == curve.regimes.critical_batch_size.to_dict()
+    critical = curve.regimes.critical_batch_size.to_dict() | {"reason": None}
+    assert entry["regimes"]["critical_batch_size"] == critical
     assert "analyses" not in entry
 
 
@@ -66,7 +67,8 @@ def test_what_is_held_in_memory_changes_no_answer(monkeypatch: pytest.MonkeyPatc
     assert "train/loss" not in held.lazy().collect_schema().names()
     alone = steps_to_result(trials, measurements, GOAL)
     document = summary([answers(trials, more.lazy(), GOAL)], workload="")
-    assert document["goals"][0]["regimes"]["critical_batch_size"] == alone.regimes.critical_batch_size.to_dict()
+    critical = alone.regimes.critical_batch_size.to_dict() | {"reason": None}
+    assert document["goals"][0]["regimes"]["critical_batch_size"] == critical
     assert document["goals"][0]["analyses"] == other_analyses(answers(trials, measurements, GOAL))
     with pytest.raises(AnalysisError, match="it measured validation/error, train/loss"):
         summary([answers(trials, more, Goal.parse("train/error < 1"))], workload="")
