@@ -379,7 +379,7 @@ class Driver:
             self._warned = bool(lost)
             self._remarks += [lost] if lost else []
         seconds = time.monotonic() - self._started
-        self._on_progress(Progress(tuple(lanes), seconds, *self._spent, tuple(self._remarks)))
+        self._on_progress(Progress(tuple(lanes), seconds, self._spent[0], self._spent[1], tuple(self._remarks)))
 
 
 def _difference(before: str, after: str) -> str:
