@@ -27,7 +27,7 @@ from batchscope.analysis import Interval
 from batchscope.cli.main import DONE, invoke
 from batchscope.errors import AnalysisError, ProbeError
 from batchscope.exchange.importers.curve import import_curve
-from batchscope.optim import RULES
+from batchscope.optim.table import TABLE
 from batchscope.spec.goal import Goal
 
 STUDY = """
@@ -231,12 +231,13 @@ def test_the_snippet_for_several_devices_runs_under_a_process_group(process_grou
     assert "50 over all, where 48 was measured" in uneven
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted(TABLE))
 def test_the_snippet_of_every_optimizer_runs_with_its_hyperparameters(rule: str) -> None:
-    point = {name: 0.01 if default is None else default for name, default in RULES[rule].hyperparameters.items()}
+    point = {name: 0.01 if default is None else default for name, default in TABLE[rule].defaults.items()}
     space = ", ".join(f"{name}: {value!r}" for name, value in point.items())
     text = re.sub(r"space: \{.*\}\}", "space: {" + space + "}}", STUDY) + f"algorithm: {{optimizer: {rule}}}\n"
     code = snippet(bs.Study.from_text(text), option(hyperparameters=point), GOAL, "pytorch")
+    assert ("    optimizer.eval()" in code) == TABLE[rule].averages
     before, after = trained(code)
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
@@ -250,7 +251,6 @@ def test_the_snippet_of_every_optimizer_runs_with_its_hyperparameters(rule: str)
         ("{ghost_batch_size: 8}", "bs.nn.convert_ghost_batch_norm(model, 8)"),
         ("{clip_gradient_norm: 0.5}", "clip_grad_norm_(model.parameters(), 0.5)"),
         ("{average_weights: 0.99}", "return average.module"),
-        ("{optimizer: schedule_free_adamw}", "optimizer.eval()"),
         ("{label_smoothing: 0.1}", "smoothed labels (0.1)"),
         ("{discard_small_loss: {fraction: 0.3}}", "bs.schedules.SmallLossDiscard"),
     ],

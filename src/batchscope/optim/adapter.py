@@ -19,6 +19,9 @@ Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, T
 Group = Mapping[str, Any]
 Columns = dict[str, list[Tensor]]
 
+_WHOLE = (Tensor, torch.nn.Parameter)
+_ACCUMULATING = (torch.float32, torch.float64)
+
 
 class RuleOptimizer(Optimizer):
     """A rule applied in place, one parameter tensor at a time in effect, many at a time where that is faster.
@@ -119,6 +122,12 @@ class RuleOptimizer(Optimizer):
 
 def _update(rule: Rule, columns: Columns, step: int, hyper: Numbers) -> None:
     """Update in place what lies in memory as the arithmetic needs it, and copies of what does not."""
+    if all(map(_as_it_is_needed, columns["parameter"], *(columns[name] for name in ("gradient", *rule.slots)))):
+        slots = {name: columns[name] for name in rule.slots}
+        rule.update_in_place(
+            columns["parameter"], columns["gradient"], slots, step, hyper, columns.get("hessian_diagonal")
+        )
+        return
     given = {name: [_local(tensor) for tensor in tensors] for name, tensors in columns.items()}
     parameters = given.pop("parameter")
     weights = [_dense(parameter) for parameter in parameters]
@@ -130,6 +139,16 @@ def _update(rule: Rule, columns: Columns, step: int, hyper: Numbers) -> None:
     ):
         if new is not old:
             old.copy_(new)
+
+
+def _as_it_is_needed(parameter: Tensor, *others: Tensor) -> bool:
+    """Whether nothing need be copied, told at once for what is usual; a step of a small model is mostly such calls."""
+    if type(parameter) not in _WHOLE or parameter.dtype not in _ACCUMULATING or not parameter.is_contiguous():
+        return False
+    for other in others:
+        if other.dtype != parameter.dtype or not other.is_contiguous():
+            return False
+    return True
 
 
 def _dense(parameter: Tensor) -> Tensor:
