@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "batchscope"
 LEVELS = {
     "errors": -1,  # which every room may raise
+    "interval": 0,
     "tensors": 0,
     "seeds": 0,
     "lazy": 0,

@@ -15,6 +15,7 @@ PUBLIC = {
     "Stream",
     "Study",
     "Workload",
+    "meters",
     "nn",
     "open_run",
     "optim",

@@ -21,6 +21,10 @@ class ScheduleError(BatchscopeError, ValueError):
     """A learning-rate or batch-size schedule that cannot be built or compiled."""
 
 
+class MeterError(BatchscopeError, ValueError):
+    """A measurement of a model in training that cannot be made as asked."""
+
+
 class StoreError(BatchscopeError):
     """A run folder that cannot be read or written."""
 

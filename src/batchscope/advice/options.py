@@ -14,9 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batchscope.advice.step_time import Link, StepTime, step_time
-from batchscope.analysis.interval import Interval
 from batchscope.analysis.points import Point, Value
 from batchscope.errors import AnalysisError
+from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 from batchscope.spec.probe import Probe
 

@@ -2,7 +2,6 @@
 
 from batchscope.analysis.audit import ExpectedSteps, expected_steps
 from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
-from batchscope.analysis.interval import Interval
 from batchscope.analysis.laws import Law
 from batchscope.analysis.outcomes import Table, needed
 from batchscope.analysis.question import Answer, Given, Question, Refused
@@ -13,6 +12,7 @@ from batchscope.analysis.scaling import Contour, NormalisedCurves, Speedup, comp
 from batchscope.analysis.stability import Sensitivity, StabilityMap, sensitivity, stability_map
 from batchscope.analysis.steps import Curve, steps_to_result
 from batchscope.analysis.summary import other_analyses, plain_rows, summary
+from batchscope.interval import Interval
 
 __all__ = [
     "QUESTIONS",

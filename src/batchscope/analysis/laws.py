@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from batchscope.analysis.interval import Interval
 from batchscope.errors import AnalysisError
+from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 
 Array = NDArray[np.float64]

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.analysis import laws
-from batchscope.analysis.interval import Interval
 from batchscope.analysis.steps import Curve, point_names
 from batchscope.errors import AnalysisError
+from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 
 Array = NDArray[np.float64]

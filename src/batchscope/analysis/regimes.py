@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.analysis import laws
-from batchscope.analysis.interval import Interval
 from batchscope.analysis.shape import three_regimes
+from batchscope.interval import Interval
 
 Array = NDArray[np.float64]
 TOLERANCE = 1.25

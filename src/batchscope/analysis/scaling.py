@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchscope.analysis.budgets import Better
-from batchscope.analysis.interval import Interval
 from batchscope.analysis.outcomes import Table, require_every_look, require_full_training, require_metric
 from batchscope.analysis.steps import Curve, steps_to_result
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
+from batchscope.interval import Interval
 from batchscope.spec.goal import Goal
 
 CAVEAT = (

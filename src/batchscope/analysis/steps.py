@@ -13,10 +13,10 @@ import polars as pl
 
 from batchscope.analysis import tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central, trials_needed
-from batchscope.analysis.interval import Interval
 from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
 from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
+from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
 

@@ -1,4 +1,4 @@
-"""A number with its interval, and how draws of a number become one."""
+"""A number with its interval, and how draws of a number become one. Known to every room; without torch."""
 
 from __future__ import annotations
 
