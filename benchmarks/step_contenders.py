@@ -154,7 +154,7 @@ class Ours:
         self.barrier.wait()
         started = time.perf_counter()
         with keeping_generators(self.cell.loaded.device):
-            choice = choose(self.cell, self.trials[: self.limit], study.engine)
+            choice = choose(self.cell, self.trials[: self.limit], study.engine).choice
         return choice, time.perf_counter() - started
 
     def prepare(self, choice: Any) -> int:

@@ -12,6 +12,7 @@ from batchscope.lazy import exports
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    __all__: list[str]
     from batchscope import meters as meters
     from batchscope import nn as nn
     from batchscope import optim as optim
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
     from batchscope.spec.study import Study as Study
     from batchscope.spec.workload import Stream as Stream
     from batchscope.spec.workload import Workload as Workload
-
-__all__, __getattr__ = exports(
-    __name__,
-    {
-        "": ("meters", "nn", "optim", "schedules"),
-        "errors": ("BatchscopeError",),
-        "advice.recommend": ("recommend",),
-        "probing.probe": ("probe",),
-        "runs": ("Run", "open_run", "run"),
-        "spec.goal": ("Goal",),
-        "spec.probe": ("Probe",),
-        "spec.study": ("Study",),
-        "spec.workload": ("Stream", "Workload"),
-    },
-)
+else:  # a type checker is not told of __getattr__: it would believe every name
+    __all__, __getattr__ = exports(
+        __name__,
+        {
+            "": ("meters", "nn", "optim", "schedules"),
+            "errors": ("BatchscopeError",),
+            "advice.recommend": ("recommend",),
+            "probing.probe": ("probe",),
+            "runs": ("Run", "open_run", "run"),
+            "spec.goal": ("Goal",),
+            "spec.probe": ("Probe",),
+            "spec.study": ("Study",),
+            "spec.workload": ("Stream", "Workload"),
+        },
+    )
 
 
 def __dir__() -> list[str]:

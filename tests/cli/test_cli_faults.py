@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from batchscope.cli.main import DONE, FAILED, invoke
+from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
 from batchscope.store.files import Files
 from runs.same import assert_same_run
 
@@ -313,3 +313,16 @@ def test_paths_that_cannot_be_are_named(
     assert "exists already" in shown("export", good, "--format", "csv", "-o", good.parent / "study.yaml")
     assert invoke(["report", str(good), "--svg", str(tmp_path / "nothing" / "x.svg")]) == FAILED
     assert "nothing/x.svg: No such file or directory" in capfd.readouterr().err
+
+
+def test_a_workload_in_place_of_a_study_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", "mine/my_workload.py"]) == MISUSE
+    assert "give mine/my_workload.yaml, or write both anew with  batchscope init mine/my" in capsys.readouterr().err
+
+
+def test_init_makes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["init", str(tmp_path / "new/dir/mine.py")]) == 0
+    assert (tmp_path / "new/dir/mine.yaml").exists()
+    (tmp_path / "file").touch()
+    assert invoke(["init", str(tmp_path / "file/mine.py")]) == MISUSE
+    assert "cannot make the folder" in capsys.readouterr().err

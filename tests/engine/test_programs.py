@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,12 +16,12 @@ from torch.nn import functional as F
 from batchscope.engine import choice
 from batchscope.engine.alone import Alone
 from batchscope.engine.choice import PROGRAMS, Choice, choose
-from batchscope.engine.evaluate import evaluate
+from batchscope.engine.evaluate import Accumulators, evaluate
 from batchscope.engine.loop import Loop
-from batchscope.engine.pack import Pack
+from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance, diverged_at
 from batchscope.engine.randomness import seed_step
-from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.training import Cell, Loaded, Settings
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import WorkloadError
 from batchscope.plan.rungs import Grid
@@ -26,6 +29,7 @@ from batchscope.plan.sampling import first_trials
 from batchscope.spec.study import Engine
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
+from batchscope.tensors import Pair
 from engine.workbench import Plain, cell, classification, error, images, normalised, study
 
 STEPS = 40
@@ -331,21 +335,85 @@ class Branching(nn.Module):
 
 
 @pytest.mark.parametrize("model", [Moody, Branching])
-def test_a_module_that_no_graph_can_hold_falls_back_to_the_loop(model: type[nn.Module]) -> None:
+def test_a_module_that_no_graph_can_hold_falls_back_to_the_loop(
+    model: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = cell(classification(model))
-    found = choose(bench, trials_of(bench, 8), Engine())
+    monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
+    found = choose(bench, trials_of(bench, 8), Engine()).choice
     assert found.program == "loop"
-    assert found.reasons["vmap"]
+    assert "a graph would freeze" in found.reasons["vmap"]
+    with pytest.raises(WorkloadError, match="engine.program: vmap cannot compute batch size 8.*auto, or loop"):
+        choose(bench, trials_of(bench, 8), Engine(program="vmap"))
 
 
-def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken_as_they_are() -> None:
+def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
+    monkeypatch.setattr(choice, "HOPELESS", math.inf)
     bench = cell()
-    found = choose(bench, trials_of(bench, 10), Engine())
+    found = choose(bench, trials_of(bench, 10), Engine()).choice
     assert found.timings[f"{found.program}-{found.pack_size}"] == min(found.timings.values())
     assert {"loop-1", "traced-4", "vmap-4", "vmap-8", "vmap-10"} == set(found.timings)
     assert "CUDA" in found.reasons["captured"]
     assert "convolution" in found.reasons["channels_last"] and "must pay" in found.reasons["compiled"]
-    assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)) == Choice("vmap", 3)
+    assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)).choice == Choice("vmap", 3)
+
+
+def test_a_tiny_study_is_not_timed_and_choosing_takes_a_tenth_of_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = cell()
+    found = choose(bench, trials_of(bench, 10), Engine()).choice
+    assert (found.program, found.pack_size, set(found.timings)) == ("loop", 1, {"loop-1"})
+    assert "must pay" in found.reasons["vmap"] and "must pay" in found.reasons["traced"]
+    long = cell(None, "budget.steps=100000")
+    monkeypatch.setattr(choice, "_loop_seconds", lambda reference: 0.001)
+    started = time.perf_counter()
+    choose(long, trials_of(long, 10), Engine())
+    likely = choice.USUAL_SHARE * 10 * 100_000 * 0.001
+    assert time.perf_counter() - started < max(3.0, choice.CHOOSING_SHARE * likely)
+
+
+class Late(Vmap):
+    """Right for a while, then not: as a graph that froze what the loop goes on computing."""
+
+    def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
+        """As ever, but for one number."""
+        state, sums = super().train(state, settings, start, until)
+        state["parameter/layers.0.weight"] *= 1.001
+        return state, sums
+
+
+class Fragile(Vmap):
+    """Fails on a part of the validation examples."""
+
+    def evaluate(
+        self, state: State, examples: Pair, whole: Sequence[Accumulators] = (), place: int = 0
+    ) -> dict[str, Tensor]:
+        """Where the part is not all of them."""
+        assert next(iter(state.values())).shape[0] > 1, "one trial alone"
+        return super().evaluate(state, examples, whole, place)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [(Late, "not the loop's: parameter layers.0.weight after step 0 differs"), (Fragile, "one trial alone")],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_fastest_is_not_taken_where_it_is_wrong_or_fails(
+    program: type[Program], reason: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if dtype == "bfloat16" and program is Late:
+        monkeypatch.setattr(Late, "train", lambda *given: (_spoiled(Vmap.train(*given)[0]), Vmap.train(*given)[1]))
+    monkeypatch.setitem(PROGRAMS, "vmap", program)
+    monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
+    bench = cell(None, f"engine.dtype={dtype}")
+    monkeypatch.setattr(choice, "_fastest", lambda timings: ("vmap", 4) if "vmap-4" in timings else ("loop", 1))
+    found = choose(bench, trials_of(bench, 4), Engine(dtype=dtype)).choice  # type: ignore[arg-type]
+    assert found.program == "loop" and reason in found.reasons["vmap"]
+
+
+def _spoiled(state: State) -> State:
+    state["parameter/layers.0.weight"] *= 1.1
+    return state
 
 
 @pytest.mark.gpu
@@ -370,7 +438,8 @@ def test_what_the_compiler_cannot_do_is_said_in_words(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 def test_machine_code_is_tried_where_it_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "WORTH_COMPILING_SECONDS", 0.0)
-    found = choose(cell(), trials_of(cell(), 10), Engine())
+    monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
+    found = choose(cell(), trials_of(cell(), 10), Engine()).choice
     assert {name.rpartition("-")[0] for name in found.timings} >= {"compiled", "compiled_loop"}
 
 

@@ -16,11 +16,13 @@ from batchscope.engine.choice import Choice
 from batchscope.engine.training import Loaded
 from batchscope.errors import StudyError
 from batchscope.executors.worker import Worker
+from batchscope.machine.memory import available_bytes
+from batchscope.machine.sizes import parse_size
 from batchscope.plan.race import Heat, Leg, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.demand import Demand, MiB, demand
 from batchscope.runs.layout import lay_out
-from batchscope.runs.memory import available, fit, parse_size
+from batchscope.runs.memory import fit
 from batchscope.runs.preflight import timelines_of
 from engine.workbench import classification, study
 
@@ -86,15 +88,15 @@ def test_what_is_available_is_the_least_of_machine_and_control_groups(tmp_path: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    assert available(tmp_path) is None
+    assert available_bytes(tmp_path) is None
     write("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    assert available(tmp_path) == 8000 * 1024
+    assert available_bytes(tmp_path) == 8000 * 1024
     write("proc/self/cgroup", "0::/outer/inner\n")
     for group, limit in (("outer/inner", "max"), ("outer", "5000000")):
         write(f"sys/fs/cgroup/{group}/memory.max", limit)
         write(f"sys/fs/cgroup/{group}/memory.current", "3000000")
         write(f"sys/fs/cgroup/{group}/memory.stat", "anon 2000000\ninactive_file 1000000\n")
-    assert available(tmp_path) == 3_000_000
+    assert available_bytes(tmp_path) == 3_000_000
 
 
 def test_the_state_and_the_activations_of_a_network_are_those_of_its_shapes() -> None:

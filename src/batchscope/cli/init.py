@@ -33,6 +33,10 @@ def init(
     if file.suffix != ".py":
         raise WorkloadError(f"a workload is a Python file, got {file}; write {file.with_suffix('.py')}")
     study = file.with_suffix(".yaml")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkloadError(f"cannot make the folder {file.parent}: {error.strerror}; give another") from None
     for path, text in ((file, template()), (study, STUDY.format(file=file))):
         try:
             with path.open("x", encoding="utf-8") as stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,19 +10,19 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from batchscope import runs
+import batchscope
 from batchscope.cli.options import AsJson, DataDir
 from batchscope.cli.show import console, number, printable, say
 from batchscope.errors import ProbeError, StudyError
+from batchscope.machine.sizes import parse_size
 from batchscope.spec.faults import explain
 from batchscope.spec.study import Span
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from batchscope.probing.probe import Probing
     from batchscope.spec.probe import Probe, ProbedBatch, Spread
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def probe(
@@ -44,7 +43,7 @@ def probe(
     ] = None,
     max_memory: Annotated[
         str | None,
-        typer.Option(metavar="BYTES", help="That updates may take, such as 2GiB.", show_default="what is available"),
+        typer.Option(metavar="SIZE", help="That updates may take, such as 2GiB.", show_default="what is available"),
     ] = None,
     data_dir: DataDir = None,
     output: Annotated[
@@ -54,16 +53,16 @@ def probe(
 ) -> None:
     """Measure time per step, memory and the largest micro-batch of a workload at each batch size on this device."""
     sizes = None if batch_sizes is None else batch_sizes_of(batch_sizes)
-    most = None if max_memory is None else bytes_of(max_memory)
+    most = None if max_memory is None else parse_size(max_memory)
     if output is not None and not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"--output: there is no folder {output.absolute().parent}; make it, or name another")
     beside = console(stderr=True)
     with beside.status("loading the workload") as status:
 
-        def show(progress: runs.Probing) -> None:
+        def show(progress: Probing) -> None:
             status.update(f"{progress.doing} batch size {number(progress.batch_size)}, {progress.share:.0%} done")
 
-        found = runs.probe(
+        found = batchscope.probe(
             workload,
             batch_sizes=sizes,
             device=device,
@@ -109,19 +108,6 @@ def batch_sizes_of(text: str) -> list[int]:
         raise StudyError(explain(error, Span, f"--batch-sizes {text}")) from None
     except ValueError:
         raise StudyError(f"--batch-sizes is a list as 1,8,64 or from:to:factor as 1:4096:2, got {text!r}") from None
-
-
-def bytes_of(text: str) -> int:
-    """``1500000``, ``512MiB``, ``2GB``, ``1.5G``: K, M, G and T are powers of 1024.
-
-    Raises:
-        StudyError: If the text is no number of bytes, or less than one.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?)(?:I?B)?\s*", text, re.IGNORECASE)
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if size < 1:
-        raise StudyError(f"--max-memory is a number of bytes as 2GiB or 512MiB, got {text!r}")
-    return size
 
 
 def print_probe(to: Console, found: Probe) -> None:

@@ -56,6 +56,9 @@ class Display:
         for lane in progress.lanes:
             if lane.share >= 1 and lane.batch_size not in self._finished:
                 self._finished.add(lane.batch_size)
+                if lane.skipped:
+                    self._console.print(printable(f"batch size {lane.batch_size}: left out, {lane.skipped}"))
+                    continue
                 best = ", ".join(f"{goal}: {number(steps)} steps" for goal, steps in lane.best.items())
                 self._console.print(
                     f"batch size {lane.batch_size}: {best} ({lane.trials} trials, {lane.diverged} diverged)"
@@ -95,6 +98,9 @@ def footer(progress: Progress) -> str:
     if 0.02 < progress.share < 1:
         left = progress.seconds * (1 - progress.share) / progress.share
         parts.append(f"at most about {duration(left)} left")
+    choosing = [str(lane.batch_size) for lane in progress.lanes if lane.choosing]
+    if choosing:
+        parts.append(f"timing the programs of batch size {', '.join(choosing)}")
     busy = progress.train_seconds + progress.evaluation_seconds
     if busy:
         parts.append(f"{progress.evaluation_seconds / busy:.0%} of it evaluation")
@@ -102,5 +108,7 @@ def footer(progress: Progress) -> str:
 
 
 def _bar(lane: Lane) -> Text:
+    if lane.choosing or lane.skipped:
+        return Text("left out" if lane.skipped else "timing the programs", style="yellow")
     filled = int(BAR * lane.share)
     return Text("#" * filled + "." * (BAR - filled), style="green" if lane.share >= 1 else "cyan")

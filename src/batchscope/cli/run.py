@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from batchscope import runs
+from batchscope import runs, workloads
 from batchscope.cli.main import INTERRUPTED
 from batchscope.cli.options import DataDir
 from batchscope.cli.progress import Display
@@ -49,14 +49,15 @@ def run(
     if dry_run:
         from batchscope.runs.estimate import estimate  # here, because asking for help needs no torch
 
-        cost = estimate(
-            resolved,
-            device=device,
-            workers=workers,
-            data_dir=data_dir,
-            replay_choices=replay_choices,
-            max_memory=max_memory,
-        )
+        with workloads.explained(resolved.workload):
+            cost = estimate(
+                resolved,
+                device=device,
+                workers=workers,
+                data_dir=data_dir,
+                replay_choices=replay_choices,
+                max_memory=max_memory,
+            )
         print_estimate(console(), resolved, cost)
         return
     again = shlex.join(["batchscope", *sys.argv[1:]])

@@ -164,6 +164,8 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
         counts = (row.batch_size, row.trials, row.steps, row.rungs, row.looks)
         table.add_row(*map(number, counts), program, f"{step:.3f}", worst)
     to.print(table)
+    for size, reason in estimate.skipped.items():
+        to.print(printable(f"batch size {size} would be left out, because its updates fail: {reason}"))
     evaluation = sum(row.evaluation_seconds for row in estimate.rows)
     share = evaluation / (evaluation + sum(row.train_seconds for row in estimate.rows))
     workers = f"{estimate.workers} worker" + ("s" if estimate.workers != 1 else "") + f" x {estimate.threads} threads"

@@ -1,8 +1,13 @@
-"""Which program computes a batch size: pinned in the study, or the fastest of those that were timed on it."""
+"""Which program computes a batch size: the fastest of those that were timed on it and do all that the loop does.
+
+The loop is the reference and always serves. Another program is worth a look only where its timing, and the check that
+it gives the loop's numbers, take a small part of the work that it may shorten.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +18,10 @@ from batchscope.engine.graphs import captured_in_place, compiled_in_place
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import Program, advance
+from batchscope.engine.qualification import Reference, qualify
 from batchscope.engine.training import Cell
 from batchscope.engine.vmap import Vmap
+from batchscope.errors import BatchscopeError, WorkloadError
 from batchscope.spec.study import Engine
 from batchscope.spec.trial import Trial
 
@@ -41,15 +48,27 @@ ALONE_PACK = 4
 TIMED_SECONDS = 0.2
 TIMED_STRETCHES = 8
 STRETCH_STEPS = 8
+# Steps that it takes at the least, and its share where little time is left for all of them.
+WARM_STEPS = 4
+TIMED_SHARE = 0.05
 
 # A larger pack is not tried where a smaller one was this much slower than the best, or one step of it took so long.
 HOPELESS = 1.5
 LONGEST_STEP_SECONDS = 1.0
 
-# Machine code takes seconds to make, in every worker and for every size of pack. A race ends after a twentieth of the
-# budget or so, and the compiler must have earned its time well before.
+# A race ends after a twentieth of the budget or so. Choosing may take a tenth of that, of which half is for timing and
+# half for the check of the one that is taken.
 USUAL_SHARE = 0.05
-WORTH_COMPILING_SECONDS = 60.0
+CHOOSING_SHARE = 0.1
+TIMING_SHARE = 0.5
+
+# Taking a graph from a small model, and loading what does it, the first time in a process.
+TRACE_SECONDS = 0.15
+FIRST_TRACE_SECONDS = 1.5
+
+# Machine code takes ten seconds or so to make, in every worker and for every size of pack, and two programs are tried:
+# so much work must be left that this is a tenth of it.
+WORTH_COMPILING_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -61,12 +80,26 @@ class Choice:
         pack_size: Trials to a pack.
         timings: Milliseconds for a step of one trial, by candidate; empty where nothing was timed.
         reasons: Why a candidate was not taken, where it could not run.
+        remark: What a user must know of how the workload is computed; mostly empty.
     """
 
     program: str
     pack_size: int
     timings: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A choice, and the program itself with what was traced for it."""
+
+    choice: Choice
+    program: Program
+
+
+class CannotTrain(Exception):
+    """Not even the loop computes an update at a batch size; the cause says why."""
 
 
 def program_of(choice: Choice, cell: Cell) -> Program:
@@ -74,47 +107,164 @@ def program_of(choice: Choice, cell: Cell) -> Program:
     return PROGRAMS[choice.program](cell)
 
 
-def choose(cell: Cell, trials: Sequence[Trial], engine: Engine) -> Choice:
-    """Time the candidates that the study leaves open on the real workload, and take the fastest.
+def choose(cell: Cell, trials: Sequence[Trial], engine: Engine, seconds: float = math.inf) -> Chosen:
+    """Time the candidates that the study leaves open on the real workload, and take the fastest that is fit.
 
     Args:
         cell: The batch size.
         trials: As many as a pack may hold.
         engine: What the study pins.
+        seconds: The most to take, roughly, beside the first steps of the loop.
+
+    Where not even the loop can compute an update, that is a ``CannotTrain``, from what its step raised.
+
+    Raises:
+        WorkloadError: If the program that the study pins cannot serve, and why.
     """
-    candidates = _candidates(engine, len(trials))
-    (name, sizes), *others = candidates.items()
-    if not others and len(sizes) == 1 and engine.program != "auto":
-        return Choice(name, sizes[0])
-    timings: dict[str, float] = {}
+    reference = Reference(cell, trials)
+    step = _loop_seconds(reference)
+    work = _likely_steps(cell) * step
+    watch = _Watch(min(seconds, CHOOSING_SHARE * work) * TIMING_SHARE)
+    timings: dict[str, float] = {"loop-1": 1000 * step}
     reasons: dict[str, str] = {}
+    candidates = _candidates(engine, len(trials))
+    if engine.program == "auto":
+        _time_all(cell, trials, candidates, watch, timings, reasons)
+        _try_compiling(cell, trials, watch, timings, reasons)
+        name, size, program = _fastest_fit(reference, timings, reasons)
+        size = size if engine.pack_size == "auto" else engine.pack_size
+        return Chosen(Choice(name, size, timings, reasons, reference.loop.habits.remark), program)
+    timings = {}
+    ((name, sizes),) = candidates.items()
+    if len(sizes) > 1:
+        _time_all(cell, trials, candidates, watch, timings, reasons)
+    size = _fastest(timings)[1] if timings else min(sizes, key=lambda size: abs(size - COMPILED_PACK))
+    fit = None if name in reasons else _fit(reference, name, size, reasons)
+    if fit is None:
+        raise WorkloadError(
+            f"engine.program: {name} cannot compute batch size {cell.batch_size}: {reasons[name]}. Write "
+            "engine.program: auto, or loop, which takes any model"
+        )
+    return Chosen(Choice(name, size, timings, reasons, reference.loop.habits.remark), fit)
+
+
+class _Watch:
+    """How long the timing may take."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._started = seconds, time.perf_counter()
+        self._last = TRACE_SECONDS if "torch._dynamo" in sys.modules else FIRST_TRACE_SECONDS
+
+    def affords(self, name: str, step: float) -> bool:
+        """Whether there is time for another candidate, whose step takes about so long."""
+        trace = 0.0 if name in ONE_BY_ONE else self._last
+        return time.perf_counter() - self._started + trace + WARM_STEPS * step <= self.seconds
+
+    def time(self, name: str, work: Callable[[], float]) -> float:
+        """Do it, and remember how long it took."""
+        started = time.perf_counter()
+        found = work()
+        if name not in ONE_BY_ONE:
+            self._last = time.perf_counter() - started
+        return found
+
+
+def _loop_seconds(reference: Reference) -> float:
+    """Of a step of the loop, after updates of every size that a trial makes, and an evaluation of every part."""
+    step = math.inf
+    try:
+        for steps in reference.ranges:
+            started = time.perf_counter()
+            reference.after(0, steps)
+            step = min(step, (time.perf_counter() - started) / (steps[1] - steps[0]))
+    except BatchscopeError:
+        raise
+    except Exception as error:  # of the user's own code, at this batch size
+        raise CannotTrain from error
+    for part in reference.parts:
+        reference.values(0, part)
+    return step
+
+
+def _likely_steps(cell: Cell) -> float:
+    """Of all trials together, as far as the policy lets one tell."""
+    study = cell.loaded.study
+    return (USUAL_SHARE if study.policy == "race" else 1.0) * study.search.count * cell.timeline.last
+
+
+def _time_all(
+    cell: Cell,
+    trials: Sequence[Trial],
+    candidates: Mapping[str, Sequence[int]],
+    watch: _Watch,
+    timings: dict[str, float],
+    reasons: dict[str, str],
+) -> None:
+    """Time one candidate after the other, as long as there is time."""
     for name, sizes in candidates.items():
         for size in sizes:
             best = min(timings.values(), default=0.0)
-            if size * best / 1000 > LONGEST_STEP_SECONDS:
+            if not watch.affords(name, size * best / 1000):
+                if name != "loop":  # whose first steps will do
+                    reasons.setdefault(name, f"not tried: there are {watch.seconds:.2g} s for timing, which must pay")
                 break
-            found = _time(cell, trials[:size], name, timings, reasons)
+            if size * best / 1000 > LONGEST_STEP_SECONDS and name != "loop":
+                break
+            found = _time(cell, trials[:size], name, watch, timings, reasons)
             if found > HOPELESS * best > 0:
                 break
-    if engine.program == "auto":
-        _try_compiling(cell, trials, timings, reasons)
-    return Choice(*_fastest(timings), timings, reasons)
 
 
-def _try_compiling(cell: Cell, trials: Sequence[Trial], timings: dict[str, float], reasons: dict[str, str]) -> None:
+def _try_compiling(
+    cell: Cell, trials: Sequence[Trial], watch: _Watch, timings: dict[str, float], reasons: dict[str, str]
+) -> None:
     """Time what must be compiled first, where there is work enough for it to pay, and packs only where they do."""
     best = min(timings.values())
     packs = {name: found for name, found in timings.items() if name.startswith("vmap-")}
-    work = USUAL_SHARE * cell.loaded.study.search.count * cell.timeline.last * best / 1000
+    work = _likely_steps(cell) * best / 1000
     if work < WORTH_COMPILING_SECONDS:
         reasons["compiled"] = f"not tried: about {work:.0f} s of work, and compiling must pay"
         reasons["compiled_loop"] = reasons["compiled"]
         return
-    _time(cell, trials[:ALONE_PACK], "compiled_loop", timings, reasons)
+    _time(cell, trials[:ALONE_PACK], "compiled_loop", watch, timings, reasons)
     if min(packs.values(), default=math.inf) > HOPELESS * best:
         reasons["compiled"] = "not tried: one trial after the other is faster than a pack"
     else:
-        _time(cell, trials[: _fastest(packs)[1]], "compiled", timings, reasons)
+        _time(cell, trials[: _fastest(packs)[1]], "compiled", watch, timings, reasons)
+
+
+def _fastest_fit(
+    reference: Reference, timings: Mapping[str, float], reasons: dict[str, str]
+) -> tuple[str, int, Program]:
+    """The fastest program that does all that a run will ask and gives the loop's numbers; the loop does in any case."""
+    while True:
+        left = {key: found for key, found in timings.items() if key.rpartition("-")[0] not in reasons}
+        name, size = _fastest(left)
+        if (program := _fit(reference, name, size, reasons)) is not None:
+            return name, size, program
+
+
+def _fit(reference: Reference, name: str, size: int, reasons: dict[str, str]) -> Program | None:
+    """A program that qualifies; of one that does not the reason is noted."""
+    if name == "loop":
+        return reference.loop
+    count = min(size, len(reference.trials))
+    # A pack in one piece is filled up rather than compiled again.
+    fewest = -(-count // 4) if name in ("compiled", "captured") else 1
+    try:
+        program = PROGRAMS[name](reference.cell)
+        qualify(program, reference, count, fewest)
+    except Exception as error:  # whatever a user's module does under a transform is a reason, not a failure
+        reasons[name] = in_words(error)
+        return None
+    return program
+
+
+def in_words(error: Exception) -> str:
+    """An error in one line."""
+    told = str(error).strip().splitlines()
+    words = told[0][:200] if told else ""
+    return words if isinstance(error, BatchscopeError) else f"{type(error).__name__}: {words}"
 
 
 def _fastest(timings: Mapping[str, float]) -> tuple[str, int]:
@@ -122,14 +272,22 @@ def _fastest(timings: Mapping[str, float]) -> tuple[str, int]:
     return program, int(pack_size)
 
 
-def _time(cell: Cell, trials: Sequence[Trial], name: str, timings: dict[str, float], reasons: dict[str, str]) -> float:
+def _time(
+    cell: Cell,
+    trials: Sequence[Trial],
+    name: str,
+    watch: _Watch,
+    timings: dict[str, float],
+    reasons: dict[str, str],
+) -> float:
     """Time a candidate, or note why it cannot run; infinite then."""
+    seconds = min(TIMED_SECONDS, TIMED_SHARE * watch.seconds)
     try:
-        found = milliseconds_per_step(PROGRAMS[name](cell), trials)
-    except Exception as error:  # whatever a user's module does under a transform is a reason, not a failure
+        found = watch.time(name, lambda: milliseconds_per_step(PROGRAMS[name](cell), trials, seconds))
+    except Exception as error:  # as for ``_fit``
         if name == "loop":
             raise
-        reasons[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        reasons[name] = in_words(error)
         return math.inf
     timings[f"{name}-{len(trials)}"] = found
     return found
@@ -146,18 +304,18 @@ def _candidates(engine: Engine, limit: int) -> dict[str, list[int]]:
     return {name: sizes.get(name, [1]) for name in names}
 
 
-def milliseconds_per_step(program: Program, trials: Sequence[Trial]) -> float:
-    """For one step of one trial, after a first step that traces and warms up."""
+def milliseconds_per_step(program: Program, trials: Sequence[Trial], seconds: float = TIMED_SECONDS) -> float:
+    """For one step of one trial, after a first step that traces and warms up; ``seconds`` are spent on it or so."""
     pack = Pack.fresh(program.cell, trials)
     pack, spent = _timed(program, pack, 1)  # traces, compiles, warms up
     pack, spent = _timed(program, pack, 1)
-    steps = min(STRETCH_STEPS, max(1, round(TIMED_SECONDS / 4 / spent)))
+    steps = min(STRETCH_STEPS, max(1, round(seconds / 4 / spent)))
     quickest, total = spent if steps == 1 else math.inf, spent
     for _ in range(TIMED_STRETCHES):
-        if total > TIMED_SECONDS:
+        if total > seconds and quickest < math.inf:
             break
-        pack, seconds = _timed(program, pack, steps)
-        quickest, total = min(quickest, seconds / steps), total + seconds
+        pack, taken = _timed(program, pack, steps)
+        quickest, total = min(quickest, taken / steps), total + taken
     return 1000 * quickest / len(trials)
 
 

@@ -35,7 +35,7 @@ class Loop(Program):
             WorkloadError: If the layout would change nothing.
         """
         super().__init__(cell)
-        self._module, self._habits = cell.loaded.module(), habits(cell.loaded)
+        self._module, self.habits = cell.loaded.module(), habits(cell.loaded)
         self._channels_last = channels_last
         if channels_last and not any(parameter.ndim == 4 for parameter in self._module.parameters()):
             raise WorkloadError("the model has no two-dimensional convolution, whose layout could be changed")
@@ -64,9 +64,9 @@ class Loop(Program):
         with torch.no_grad(), self.cell.loaded.precision():
             for k, own in enumerate(_each(state)):
                 self._load(own).eval()
-                if self._habits.writes_inputs:  # into what all evaluations share
+                if self.habits.writes_inputs:  # into what all evaluations share
                     inputs, targets = map_pair(Tensor.clone, examples)
-                seed_part(self.cell, place, python=self._habits.draws)
+                seed_part(self.cell, place, python=self.habits.draws)
                 outputs = self._forward(inputs)
                 rows.append(per_example(self.cell.loaded.workload, outputs, targets))
                 for metric in whole[k].values() if whole else ():
@@ -86,7 +86,7 @@ class Loop(Program):
             step = start + i
             clock = torch.tensor([step + 1, cell.timeline.epoch(step)], dtype=torch.float64, device=rates.device)
             inputs, targets = cell.batch(step)
-            seed_step(cell, step, python=self._habits.draws)
+            seed_step(cell, step, python=self.habits.draws)
             with cell.loaded.precision():
                 loss = batch_loss(cell, self._forward(inputs), targets, hyper, clock[1])
             diagonal: dict[str, Tensor] = {}

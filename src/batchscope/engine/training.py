@@ -80,9 +80,7 @@ class Loaded:
     def module(self, seed: int = 0) -> nn.Module:
         """A fresh module whose initial values depend on ``seed`` only, whatever the device."""
         with seeded(seed):
-            module = self.workload.model()
-        if not isinstance(module, nn.Module):
-            raise WorkloadError(f"model() must return a torch.nn.Module, got {type(module).__name__}")
+            module = self.workload.fresh_module()
         size = self.algorithm.ghost_batch_size
         if size is not None and convert_ghost_batch_norm(module, size)[1] == 0:
             raise WorkloadError(

@@ -11,7 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from batchscope.engine.training import Loaded
 from batchscope.errors import BatchscopeError, ExecutionError
 from batchscope.executors import starting
 from batchscope.executors.shared import SharedData
-from batchscope.executors.worker import Checkpoints, Result, Worker
+from batchscope.executors.worker import Checkpoints, Result, Skipped, Worker
 from batchscope.plan.race import Heat, Unit
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
@@ -94,7 +94,8 @@ class Forgetting:
 
 
 Task = Choosing | Running | Forgetting
-Done = tuple[Task, Choice | Result | None]
+Reply = Choice | Skipped | Result | None
+Done = tuple[Task, Reply]
 
 
 class Executor(Protocol):
@@ -118,7 +119,9 @@ class Inline:
 
     def __init__(self, setup: Setup) -> None:
         """Load the workload."""
-        self._worker = setup.worker(lambda: False)
+        self._workload = setup.study.workload
+        with workloads.explained(self._workload):
+            self._worker = setup.worker(lambda: False)
         self._threads, self._before = setup.threads, torch.get_num_threads()
         self._queue = _Queue()
 
@@ -134,7 +137,8 @@ class Inline:
         task = self._queue.pop()
         torch.set_num_threads(self._threads)
         try:
-            return task, _do(self._worker, task)
+            with workloads.explained(self._workload):
+                return task, _do(self._worker, task)
         finally:
             torch.set_num_threads(self._before)
 
@@ -293,7 +297,7 @@ def _urgency(task: Task) -> tuple[int, int, int]:
     return (2, task.unit.heat.batch_size, task.unit.group)
 
 
-def _do(worker: Worker, task: Task) -> Choice | Result | None:
+def _do(worker: Worker, task: Task) -> Reply:
     match task:
         case Choosing():
             return worker.choose(task.batch_size, task.trials)
@@ -324,10 +328,13 @@ def _serve(pipe: Connection, setup: Setup, environment: Mapping[str, str]) -> No
                     worker = setup.worker(pipe.poll)
                     _keep_freed_memory()  # from here on: a copy of the data that was shared must go back
                 reply: object = _do(worker, task)
+                if isinstance(reply, Skipped):  # what a user's code raises may not be what can be sent
+                    reply = replace(reply, error=ExecutionError(f"{_describe(task)} failed: {_in_words(reply.error)}"))
             except BatchscopeError as error:
                 reply = error
             except Exception as error:
-                reply = ExecutionError(f"{_describe(task)} failed: {_in_words(error)}")
+                theirs = workloads.in_words(error, setup.study.workload)
+                reply = theirs or ExecutionError(f"{_describe(task)} failed: {_in_words(error)}")
             pipe.send(reply)
         if worker is not None:
             worker.save()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from batchscope.engine.choice import Choice, choose, program_of
+from batchscope.engine.choice import CannotTrain, Choice, choose, in_words, program_of
 from batchscope.engine.evaluate import ends_looks_early, validation_size
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Looks, Program, advance, diverged_at
@@ -64,6 +64,7 @@ class Result:
         diverged: For every member, whether that look found something that is not finite.
         train_seconds: Of one member, from step 0.
         evaluation_seconds: Likewise.
+        failed: Why the chosen program could not compute it, and the loop did; empty where it could.
     """
 
     unit: Unit
@@ -72,6 +73,20 @@ class Result:
     diverged: tuple[bool, ...]
     train_seconds: float
     evaluation_seconds: float
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What came of the choice at a batch size whose updates cannot be computed at all.
+
+    Attributes:
+        reason: What the loop's step raised, in one line.
+        error: To be raised where no batch size can be trained.
+    """
+
+    reason: str
+    error: Exception
 
 
 @dataclass
@@ -108,23 +123,43 @@ class Worker:
         self._study, self._checkpoints, self._held_bytes = loaded.study, checkpoints, held_bytes
         self._loaded, self._context = loaded, context
         self._interrupted = interrupted
-        self._programs: dict[int, Program] = {}
+        self._programs: dict[tuple[int, str], Program] = {}
+        self._failed: dict[tuple[int, str], str] = {}
         self._held: dict[tuple[Heat, int], _Held] = {}
         self._full: dict[int, frozenset[int]] = {}
 
-    def choose(self, batch_size: int, trials: Sequence[Trial]) -> Choice:
+    def choose(self, batch_size: int, trials: Sequence[Trial]) -> Choice | Skipped:
         """Measure on some trials, as many as a pack may hold, which program is the fastest at a batch size."""
         with keeping_generators(self._loaded.device):
-            return choose(Cell(self._loaded, batch_size), trials, self._study.engine)
+            try:
+                chosen = choose(Cell(self._loaded, batch_size), trials, self._study.engine)
+            except CannotTrain as error:
+                assert isinstance(error.__cause__, Exception)
+                return Skipped(in_words(error.__cause__), error.__cause__)
+        self._programs[batch_size, chosen.choice.program] = chosen.program
+        return chosen.choice
 
     def run(self, unit: Unit, choice: Choice) -> Result | None:
-        """Compute a unit; None if interrupted on the way."""
+        """Compute a unit; None if interrupted on the way.
+
+        Where the chosen program fails, the loop computes it from the same state, and whatever comes after at this batch
+        size: the loop takes any module, and is what the others are checked against.
+        """
+        key = unit.heat.batch_size, choice.program
         with keeping_generators(self._loaded.device):
-            return self._run(unit, choice)
+            if choice.program != "loop" and key not in self._failed:
+                try:
+                    return self._run(unit, self._program(unit.heat, choice))
+                except Exception as error:  # whatever a user's module does under a transform
+                    self._failed[key] = f"from step {unit.start} on: {in_words(error)}"
+                    self._programs.pop(key, None)
+            found = self._run(unit, self._program(unit.heat, replace(choice, program="loop")))
+        return found and replace(found, failed=self._failed.get(key, ""))
 
     def forget(self, batch_size: int) -> None:
         """Drop what is kept of a batch size that is finished."""
-        self._programs.pop(batch_size, None)
+        for key in [key for key in self._programs if key[0] == batch_size]:
+            del self._programs[key]
         for name in [name for name in self._held if name[0].batch_size == batch_size]:
             del self._held[name]
 
@@ -133,8 +168,7 @@ class Worker:
         for (heat, group), held in self._held.items():
             self._save(heat, group, held)
 
-    def _run(self, unit: Unit, choice: Choice) -> Result | None:
-        program = self._program(unit.heat, choice)
+    def _run(self, unit: Unit, program: Program) -> Result | None:
         pack = self._before_last_leg(unit, program)
         if pack is None:
             return None
@@ -211,11 +245,11 @@ class Worker:
             held -= each.bytes
 
     def _program(self, heat: Heat, choice: Choice) -> Program:
-        cell = Cell(self._loaded, heat.batch_size, heat.replicate)
-        if heat.batch_size not in self._programs:
-            self._programs[heat.batch_size] = program_of(choice, cell)
-        self._programs[heat.batch_size].cell = cell
-        return self._programs[heat.batch_size]
+        cell, key = Cell(self._loaded, heat.batch_size, heat.replicate), (heat.batch_size, choice.program)
+        if key not in self._programs:
+            self._programs[key] = program_of(choice, cell)
+        self._programs[key].cell = cell
+        return self._programs[key]
 
 
 def _is_before(pack: Pack, legs: tuple[Leg, ...]) -> bool:

@@ -84,6 +84,8 @@ class Here:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise _too_large(str(error)) from None
+                if (theirs := workloads.in_words(error, "the workload")) is not None:
+                    raise theirs from error
                 raise
             after.callback(self._trainer.close)
             self._after = after.pop_all()
@@ -199,7 +201,9 @@ def _serve(pipe: Connection, setup: Setup) -> None:
             return
         except Exception as error:
             words = f"{type(error).__name__}: {error}"
-            pipe.send(_too_large(words) if is_out_of_memory(error) else ProbeError(f"the workload fails: {words}"))
+            theirs = workloads.in_words(error, setup.workload if isinstance(setup.workload, str) else "the workload")
+            fails = theirs or ProbeError(f"the workload fails: {words}")
+            pipe.send(_too_large(words) if is_out_of_memory(error) else fails)
             return
         pipe.send(trainer.facts)
         while True:

@@ -123,6 +123,8 @@ class Trainer:
             raise
         except Exception as error:
             short = f"{type(error).__name__}: {str(error).strip().split(chr(10))[0][:300]}"
+            if (place := workloads.place_of(error)) is not None:
+                short += f" (at {place})"
             reply = DoesNotFit(short) if is_out_of_memory(error) else Fails(short)
         # Only here have the frames of the failed update, and their tensors, gone with the exception.
         self._optimizer.zero_grad()

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from batchscope.report.markup import Section as Section
     from batchscope.report.markup import Table as Table
     from batchscope.report.page import render as render
-
-__all__, __getattr__ = exports(
-    __name__,
-    {
-        "": ("page", "picture", "recommendation", "sections"),
-        "markup": ("Cell", "Chart", "Section", "Table"),
-        "page": ("render",),
-    },
-)
+else:  # a type checker is not told of __getattr__: it would believe every name
+    __all__, __getattr__ = exports(
+        __name__,
+        {
+            "": ("page", "picture", "recommendation", "sections"),
+            "markup": ("Cell", "Chart", "Section", "Table"),
+            "page": ("render",),
+        },
+    )

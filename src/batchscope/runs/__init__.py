@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from batchscope.runs.several import comparison as comparison
     from batchscope.runs.several import holds_several as holds_several
     from batchscope.runs.start import run as run
-
-__all__, __getattr__ = exports(
-    __name__,
-    {
-        "driver": ("Interrupted",),
-        "estimate": ("Estimate",),
-        "progress": ("Lane", "Progress"),
-        "result": ("Run", "open_run"),
-        "several": ("ask_each", "comparison", "holds_several"),
-        "start": ("run",),
-    },
-)
+else:  # a type checker is not told of __getattr__: it would believe every name
+    __all__, __getattr__ = exports(
+        __name__,
+        {
+            "driver": ("Interrupted",),
+            "estimate": ("Estimate",),
+            "progress": ("Lane", "Progress"),
+            "result": ("Run", "open_run"),
+            "several": ("ask_each", "comparison", "holds_several"),
+            "start": ("run",),
+        },
+    )

@@ -63,7 +63,9 @@ def replayed(folder: Path, study: Study, device: str) -> Recorded:
     """
     provenance = Store.open(folder).provenance
     found = Recorded.of(folder, provenance)
-    missing = [size for size in study.batch_sizes if size not in found.choices]
+    skipped = provenance.get("skipped")
+    without = set(skipped) if isinstance(skipped, dict) else set()
+    missing = [size for size in study.batch_sizes if size not in found.choices and str(size) not in without]
     if missing:
         known = ", ".join(map(str, sorted(found.choices))) or "none"
         raise StudyError(
@@ -80,7 +82,8 @@ def replayed(folder: Path, study: Study, device: str) -> Recorded:
         for name, (theirs, ours) in pairs.items()
         if theirs != ours
     )
-    return replace(found, choices={size: found.choices[size] for size in study.batch_sizes}, remarks=remarks)
+    taken = {size: found.choices[size] for size in study.batch_sizes if size in found.choices}
+    return replace(found, choices=taken, remarks=remarks)
 
 
 def check_pins(study: Study, recorded: Recorded) -> None:
@@ -94,7 +97,7 @@ def check_pins(study: Study, recorded: Recorded) -> None:
     for size in study.batch_sizes:
         if size in recorded.choices:
             choice = recorded.choices[size]
-            if engine.program not in ("auto", choice.program):
+            if engine.program not in ("auto", choice.program) and engine.program not in choice.reasons:  # has failed
                 faults.append(f"batch size {size} has engine.program={choice.program}, not {engine.program}")
             if engine.pack_size not in ("auto", choice.pack_size):
                 faults.append(f"batch size {size} has engine.pack_size={choice.pack_size}, not {engine.pack_size}")
@@ -105,6 +108,28 @@ def check_pins(study: Study, recorded: Recorded) -> None:
             f"{recorded.folder} was computed otherwise than the study pins: {'; '.join(faults)}. "
             "Write auto or what is recorded, or run the study in another folder, without --replay-choices"
         )
+
+
+def pinned(study: Study, own: Recorded) -> Recorded:
+    """The choices of a folder, with the program that the study pins now: it gives the same numbers, and goes on.
+
+    A program that has failed in the folder is not taken up again.
+    """
+    pin, choices, remarks = study.engine.program, dict(own.choices), list(own.remarks)
+    for size in study.batch_sizes:
+        choice = choices.get(size)
+        if pin != "auto" and choice and pin != choice.program and pin not in choice.reasons:
+            choices[size] = replace(choice, program=pin)
+            remarks.append(
+                f"batch size {size} was begun with engine.program={choice.program} and goes on with {pin}, as the "
+                "study says: the last bits may differ"
+            )
+    return replace(own, choices=choices, remarks=tuple(remarks))
+
+
+def failed(choice: Choice, reason: str) -> Choice:
+    """What a choice becomes when its program has failed: the loop, which takes any module, with the same packs."""
+    return replace(choice, program="loop", reasons={**choice.reasons, choice.program: f"failed {reason}"})
 
 
 def joined(own: Recorded, other: Recorded | None) -> Recorded:
@@ -127,7 +152,8 @@ def joined(own: Recorded, other: Recorded | None) -> Recorded:
             f"{own.folder} has begun with {own.threads} threads a worker, and {other.folder} has {other.threads}; "
             "give a new folder with -o"
         )
-    return replace(own, choices={**other.choices, **own.choices}, threads=other.threads, remarks=other.remarks)
+    remarks = (*own.remarks, *other.remarks)
+    return replace(own, choices={**other.choices, **own.choices}, threads=other.threads, remarks=remarks)
 
 
 def written(choices: Mapping[int, Choice]) -> dict[str, Any]:
@@ -137,7 +163,7 @@ def written(choices: Mapping[int, Choice]) -> dict[str, Any]:
 
 def _bare(choice: Choice) -> Choice:
     """Without what was measured on the way."""
-    return replace(choice, timings={}, reasons={})
+    return replace(choice, timings={}, reasons={}, remark="")
 
 
 def _noted(provenance: Mapping[str, Any], folder: Path) -> dict[int, Choice]:

@@ -27,13 +27,13 @@ from batchscope.executors.local import (
     Setup,
 )
 from batchscope.executors.shared import SharedData
-from batchscope.executors.worker import FolderCheckpoints, Result
+from batchscope.executors.worker import FolderCheckpoints, Result, Skipped
 from batchscope.machine.devices import resolve_device
 from batchscope.plan.race import Heat, Race, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.search_rounds import BatchSize
 from batchscope.runs import notes
-from batchscope.runs.choices import Recorded, check_pins, joined, replayed, written
+from batchscope.runs.choices import Recorded, check_pins, failed, joined, pinned, replayed, written
 from batchscope.runs.demand import demand
 from batchscope.runs.layout import lay_out
 from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
@@ -94,6 +94,7 @@ class Driver:
         self._device, self._data_dir, self._given = device, data_dir, workload
         self._sizes: dict[int, BatchSize] = {}
         self._choices: dict[int, Choice] = dict(self._recorded.choices)
+        self._skipped: dict[int, str] = {}
         self._names: dict[tuple[Heat, int], str] = {}
         self._computed: list[Computed] = []
         self._changed: set[tuple[Heat, int]] = set()
@@ -152,7 +153,10 @@ class Driver:
             if store.study_text != text:
                 check_extension(self._study, self._folder, store.measurements())
                 store.write_study(text)
-            if (chosen := self._chosen()) != {name: store.provenance.get(name) for name in chosen}:
+            chosen = self._chosen()
+            if "remarks" in chosen:
+                chosen["remarks"] = notes.joined_remarks(store.provenance, self._recorded.remarks)
+            if chosen != {name: store.provenance.get(name) for name in chosen}:
                 store.write_provenance({**store.provenance, **chosen})
         except BaseException:
             store.close()
@@ -167,7 +171,7 @@ class Driver:
             if provenance.get("context") == self._context:
                 own = Recorded.of(self._folder, provenance)
         own = own if own.choices else Recorded(self._folder, {}, None)
-        found = joined(own, other)
+        found = joined(pinned(self._study, own), other)
         check_pins(self._study, found)
         return found
 
@@ -213,9 +217,10 @@ class Driver:
             task, reply = executor.next()
             waiting -= 1
             if isinstance(task, Choosing) and isinstance(reply, Choice):
-                self._choices[task.batch_size] = reply
-                self._store.write_provenance({**self._store.provenance, "choices": written(self._choices)})
+                self._settle(task.batch_size, reply, *([reply.remark] if reply.remark else []))
                 waiting += self._begin(executor, task.batch_size)
+            elif isinstance(task, Choosing) and isinstance(reply, Skipped):
+                self._skip(task.batch_size, reply)
             elif isinstance(task, Running) and isinstance(reply, Result):
                 waiting += self._take(executor, reply)
             if time.monotonic() - self._committed > COMMIT_SECONDS:
@@ -223,6 +228,33 @@ class Driver:
             if time.monotonic() - self._told > TELL_SECONDS:
                 self._tell()
         self._tell()
+
+    def _settle(self, batch_size: int, choice: Choice, *remarks: str) -> None:
+        """Note how a batch size is computed from here on, and what there is to say of it."""
+        self._choices[batch_size] = choice
+        self._note({"choices": written(self._choices)}, *remarks)
+
+    def _skip(self, batch_size: int, skipped: Skipped) -> None:
+        """Leave a batch size out whose updates cannot be computed; where none can, the workload is at fault."""
+        self._skipped[batch_size] = skipped.reason
+        lonely = "more than 1 value per channel" in skipped.reason
+        hint = "; batch norm needs two examples or more in an update" if lonely else ""
+        if len(self._skipped) == len(self._study.batch_sizes):
+            if lonely:
+                raise StudyError(
+                    f"batch_sizes: {batch_size} cannot be trained: {skipped.reason}{hint}; write 2 or more"
+                )
+            raise skipped.error
+        self._note(
+            {"skipped": dict(self._skipped)},
+            f"batch size {batch_size} is left out, because its updates fail: {skipped.reason}{hint}",
+        )
+
+    def _note(self, facts: dict[str, object], *remarks: str) -> None:
+        provenance = {**self._store.provenance, **facts}
+        if remarks:
+            provenance["remarks"] = notes.joined_remarks(provenance, remarks)
+        self._store.write_provenance(provenance)
 
     def _begin(self, executor: Executor, batch_size: int) -> int:
         pack_size = self._choices[batch_size].pack_size
@@ -255,6 +287,10 @@ class Driver:
     def _take(self, executor: Executor, result: Result) -> int:
         """Record a unit that was computed; how many more follow from it."""
         unit, race = result.unit, self._race(result.unit.heat)
+        size, choice = unit.heat.batch_size, self._choices[unit.heat.batch_size]
+        if result.failed and choice.program != "loop":
+            remark = f"batch size {size} went on with engine.program=loop: {choice.program} failed {result.failed}"
+            self._settle(size, failed(choice, result.failed), remark)
         ids = self._ids(unit)
         for name in ids:
             before = self._seconds.get(name, self._record.seconds(name))
@@ -329,7 +365,9 @@ class Driver:
         for batch_size in self._study.batch_sizes:
             size = self._sizes.get(batch_size)
             if size is None:
-                lanes.append(Lane(batch_size, 0.0, 0, 0, dict.fromkeys(self._study.goals)))
+                skipped = self._skipped.get(batch_size, "")
+                share, best = 1.0 if skipped else 0.0, dict.fromkeys(self._study.goals)
+                lanes.append(Lane(batch_size, share, 0, 0, best, choosing=not skipped, skipped=skipped))
                 continue
             races = list(size.races.values())
             share = sum(race.share_done() for race in races) / len(races)

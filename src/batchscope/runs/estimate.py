@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from batchscope import workloads
-from batchscope.engine.choice import Choice, choose, milliseconds_per_step, program_of
-from batchscope.engine.evaluate import evaluate
+from batchscope.engine.choice import (
+    CannotTrain,
+    Choice,
+    choose,
+    in_words,
+    milliseconds_per_step,
+    program_of,
+)
+from batchscope.engine.evaluate import Part, parts, validation_size
 from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
 from batchscope.machine.devices import resolve_device
+from batchscope.machine.sizes import parse_size
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.choices import check_pins, replayed
 from batchscope.runs.demand import demand
 from batchscope.runs.layout import lay_out
-from batchscope.runs.memory import parse_size
 from batchscope.runs.preflight import check_goals, grids_of, timelines_of
 from batchscope.spec.study import Study
+from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
+from batchscope.tensors import leaves
+
+# For timing steps and evaluations at all batch sizes together; what would take longer is reckoned from smaller ones.
+TIMED_SECONDS = 6.0
+# Steps of the loop that a choice takes at the least, and the examples that are timed to see how long those are.
+CHOOSING_STEPS = 6
+FIRST_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ class Row:
         steps: Budget of a trial.
         rungs: At which all trials are waited for.
         looks: Evaluations of a trial that is trained to the budget.
-        choice: The program, and how it was timed.
+        choice: The program, and how it was timed; without timings where a step would have taken too long to try.
         train_seconds: For all trials to the budget on one worker; a race most often ends far earlier.
         evaluation_seconds: Likewise, with every look in full; most looks of a race end early.
     """
@@ -62,6 +78,7 @@ class Estimate:
         threads: For each.
         memory_bytes: The peak of all processes together, libraries included, within a factor of 2.
         on_disk: Whether states of trials that wait are kept on disk, because not all fit.
+        skipped: Batch sizes whose updates cannot be computed, which a run would leave out, and why.
     """
 
     rows: tuple[Row, ...]
@@ -69,6 +86,7 @@ class Estimate:
     threads: int
     memory_bytes: int
     on_disk: bool = False
+    skipped: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -116,29 +134,84 @@ def estimate(
     loaded = Loaded(known, study, torch.device(device))
     threads = torch.get_num_threads()
     torch.set_num_threads(layout.threads)
-    rows = []
+    rows: list[Row] = []
+    skipped: dict[int, str] = {}
+    grids, ends = grids_of(study, timelines), time.perf_counter() + TIMED_SECONDS
     try:
         with keeping_generators(loaded.device):
-            for batch_size, grid in grids_of(study, timelines).items():
-                cell, most = Cell(loaded, batch_size), layout.fit.pack_limits[batch_size]
+            per_example = _seconds_per_example(loaded)
+            for place, (batch_size, grid) in enumerate(grids.items()):
+                left = (ends - time.perf_counter()) / (len(grids) - place)
+                timer = _Timer(study, Cell(loaded, batch_size), grid)
+                if left < CHOOSING_STEPS * batch_size * per_example:
+                    rows.append(timer.reckoned(batch_size * per_example, per_example, rows[-1] if rows else None))
+                    continue
+                most = layout.fit.pack_limits[batch_size]
                 trials = first_trials(study.search, batch_size, study.seed, most)
-                choice = choices.get(batch_size) or choose(cell, trials, study.engine)
-                rows.append(_row(study, cell, choice, grid))
+                try:
+                    rows.append(timer.timed(choices.get(batch_size), trials, left))
+                except CannotTrain as error:
+                    assert isinstance(error.__cause__, Exception)
+                    skipped[batch_size] = in_words(error.__cause__)
+                    if len(skipped) == len(grids):
+                        raise error.__cause__ from None
+                else:
+                    last = rows[-1]
+                    per_example = last.train_seconds / last.trials / last.steps / batch_size
     finally:
         torch.set_num_threads(threads)
     on_disk = layout.fit.held_bytes is not None
-    return Estimate(tuple(rows), layout.workers, layout.threads, layout.fit.bytes, on_disk)
+    return Estimate(tuple(rows), layout.workers, layout.threads, layout.fit.bytes, on_disk, skipped)
 
 
-def _row(study: Study, cell: Cell, choice: Choice, grid: Grid) -> Row:
-    trials = first_trials(study.search, cell.batch_size, study.seed, min(study.search.count, choice.pack_size))
-    program = program_of(choice, cell)
-    pack = Pack.fresh(cell, trials)
-    evaluate(program.evaluate, cell, pack.state)
-    started = time.perf_counter()
-    evaluate(program.evaluate, cell, pack.state)
-    look = (time.perf_counter() - started) / len(pack.trials)
-    step = min(choice.timings.values(), default=None) or milliseconds_per_step(program, pack.trials)
-    count, steps, looks = study.search.count, grid.last, len(grid.looks())
-    train, evaluation = count * steps * step / 1000, count * looks * look
-    return Row(cell.batch_size, count, steps, len(grid.rungs()), looks, choice, train, evaluation)
+def _seconds_per_example(loaded: Loaded) -> float:
+    """Of an update of a few examples, which takes longer for each than one of many."""
+    inputs, targets = loaded.batches(0).take(0, FIRST_EXAMPLES)
+    module = loaded.module().train()
+    seconds = math.inf
+    for _ in range(2):
+        started = time.perf_counter()
+        try:
+            loaded.workload.loss(module(inputs), targets).mean().backward()  # type: ignore[no-untyped-call]
+        except Exception:  # of the user's own code: it is told where a step is taken
+            return 0.0
+        seconds = time.perf_counter() - started
+    return seconds / FIRST_EXAMPLES
+
+
+class _Timer:
+    """What the work at a batch size takes."""
+
+    def __init__(self, study: Study, cell: Cell, grid: Grid) -> None:
+        self._study, self._cell, self._grid = study, cell, grid
+
+    def timed(self, recorded: Choice | None, trials: list[Trial], seconds: float) -> Row:
+        """By measurement, of the recorded choice or of one that is made in about so many seconds."""
+        if recorded is None:
+            chosen = choose(self._cell, trials, self._study.engine, seconds)
+            choice, program = chosen.choice, chosen.program
+        else:
+            choice, program = recorded, program_of(recorded, self._cell)
+        pack = Pack.fresh(self._cell, trials[: choice.pack_size])
+        known = choice.timings.get(f"{choice.program}-{choice.pack_size}")
+        step = known or milliseconds_per_step(program, pack.trials, seconds / 10)
+        part: Part = list(parts(self._cell))[-1]
+        look = math.inf
+        for _ in range(2):
+            started = time.perf_counter()
+            program.evaluate(pack.state, part.examples)
+            look = time.perf_counter() - started
+        size = int(next(leaves(part.examples)).shape[0])
+        return self._row(choice, step / 1000, look / len(pack.trials) * validation_size(self._cell) / size)
+
+    def reckoned(self, step: float, example: float, smaller: Row | None) -> Row:
+        """From the seconds of a step and of an example, or from a smaller batch size whose evaluation was timed."""
+        look = smaller.evaluation_seconds / smaller.trials / smaller.looks if smaller else None
+        choice = replace(smaller.choice, timings={}) if smaller else Choice("loop", 1)
+        return self._row(choice, step, validation_size(self._cell) * example / 3 if look is None else look)
+
+    def _row(self, choice: Choice, step: float, look: float) -> Row:
+        count, grid = self._study.search.count, self._grid
+        looks = len(grid.looks())
+        train, evaluation = count * grid.last * step, count * looks * look
+        return Row(self._cell.batch_size, count, grid.last, len(grid.rungs()), looks, choice, train, evaluation)

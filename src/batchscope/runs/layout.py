@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, Choice
 from batchscope.machine.cores import available_cores
+from batchscope.machine.memory import available_bytes
 from batchscope.runs.demand import Demand, resident
-from batchscope.runs.memory import Fit, available, fit
+from batchscope.runs.memory import Fit, fit
 from batchscope.spec.study import Study
 
 
@@ -59,10 +61,17 @@ def lay_out(
         groups = sum(math.ceil(study.search.count / min(allowed)) for allowed in packs.values())
         workers = min(max(1, cores // (threads or 1)), groups) if device == "cpu" else 1
     limit = max_memory
-    if limit is None and (free := available()) is not None:
+    if limit is None and (free := available_bytes()) is not None:
         limit = free + resident()  # the driver is there already
     fitted = fit(need, workers, packs, limit)
-    return Layout(threads or max(1, cores // max(1, fitted.workers)), fitted)
+    share = max(1, cores // max(1, fitted.workers))
+    return Layout(threads or min(share, thread_limit() or share), fitted)
+
+
+def thread_limit() -> int | None:
+    """The most threads of a process, as ``OMP_NUM_THREADS`` says; None where it says nothing."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return max(1, int(first)) if first.isdecimal() else None
 
 
 def _packs(study: Study, choice: Choice | None, sharing: int) -> Sequence[int]:

@@ -1,76 +1,14 @@
-"""What memory there is, and what of a run fits into it."""
+"""What of a run fits into the memory that there is."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from batchscope.errors import StudyError
+from batchscope.machine.sizes import size_text
 from batchscope.runs.demand import Demand, MiB
-
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|[KMGT]B|[KMGT]iB)?\s*", re.IGNORECASE)
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes of ``8GiB``, ``500 MB`` or a plain number of them.
-
-    Raises:
-        StudyError: If it is no size of at least one byte.
-    """
-    match = _SIZE.fullmatch(str(text))
-    unit = (match[2] or "B").upper() if match else ""
-    scale = (1024 if "I" in unit else 1000) ** "BKMGT".index(unit[0]) if match else 0
-    size = int(float(match[1]) * scale) if match else 0
-    if size < 1:
-        raise StudyError(f"a size of memory is a number with MB, GB, MiB or GiB, got {text!r}; write 8GiB, say")
-    return size
-
-
-def size_text(size: float) -> str:
-    """Bytes as one would type them."""
-    return f"{math.ceil(size / MiB):,} MiB".replace(",", "") if size < 10 * 2**30 else f"{math.ceil(size / 2**30)} GiB"
-
-
-def available(root: Path = Path("/")) -> int | None:
-    """Bytes that can still be taken here: of the machine, or of the control group if that is less; None if unknown."""
-    found = []
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    except (OSError, ValueError, IndexError):
-        pass
-    for folder, limit, used in _groups(root):
-        try:
-            found.append(int((folder / limit).read_text()) - int((folder / used).read_text()) + _reclaimable(folder))
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-    return max(0, min(found)) if found else None
-
-
-def _groups(root: Path) -> list[tuple[Path, str, str]]:
-    """The control groups of this process, innermost first: folder, and the names of limit and use in it."""
-    groups = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    found = [(groups, "memory.max", "memory.current")]
-    found.append((groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        inner = [groups / path.strip("/"), *(groups / path.strip("/")).parents]
-        if number == "0" and not controllers:
-            found += [(folder, "memory.max", "memory.current") for folder in inner if folder.is_relative_to(groups)]
-    return found
-
-
-def _reclaimable(folder: Path) -> int:
-    """Of what a group uses, the file cache that is given back when memory is short."""
-    fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    return int(fields.get("inactive_file", 0))
 
 
 @dataclass(frozen=True)

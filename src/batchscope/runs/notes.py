@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,12 @@ def context(provenance: Mapping[str, Any], folder: Path) -> str:
             "file back, or choose another folder with -o"
         )
     return found
+
+
+def joined_remarks(provenance: Mapping[str, Any], remarks: Sequence[str]) -> list[str]:
+    """The remarks of a run, and further ones, each once."""
+    before = provenance.get("remarks", [])
+    return list(dict.fromkeys([*(before if isinstance(before, list) else []), *remarks]))
 
 
 def spaces(provenance: Mapping[str, Any], folder: Path) -> dict[int, list[Space]]:

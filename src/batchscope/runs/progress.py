@@ -18,6 +18,8 @@ class Lane:
         trials: Drawn so far.
         diverged: Of them.
         best: Goal to the fewest steps so far; None where no trial has reached it.
+        choosing: Whether its programs are still being timed.
+        skipped: Why it is left out; empty where it is not.
     """
 
     batch_size: int
@@ -25,6 +27,8 @@ class Lane:
     trials: int
     diverged: int
     best: Mapping[Goal, int | None]
+    choosing: bool = False
+    skipped: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from batchscope import workloads
+from batchscope.machine.sizes import parse_size
 from batchscope.runs.driver import Driver
-from batchscope.runs.memory import parse_size
 from batchscope.runs.progress import Progress
 from batchscope.runs.result import Run
 from batchscope.spec.study import Study
@@ -46,17 +47,18 @@ def run(
     was finished written: run again to go on.
     """
     folder = Path(folder)
-    driver = Driver(
-        study,
-        folder,
-        workload=workload,
-        workers=workers,
-        device=device,
-        data_dir=None if data_dir is None else Path(data_dir),
-        on_progress=on_progress,
-        replay_choices=None if replay_choices is None else Path(replay_choices),
-        max_memory=None if max_memory is None else parse_size(max_memory),
-    )
+    with workloads.explained(study.workload):
+        driver = Driver(
+            study,
+            folder,
+            workload=workload,
+            workers=workers,
+            device=device,
+            data_dir=None if data_dir is None else Path(data_dir),
+            on_progress=on_progress,
+            replay_choices=None if replay_choices is None else Path(replay_choices),
+            max_memory=None if max_memory is None else parse_size(max_memory),
+        )
     driver.run()
     result = Run(folder)
     result.write_report()

@@ -43,52 +43,52 @@ if TYPE_CHECKING:
     from batchscope.schedules.text import format_learning_rate as format_learning_rate
     from batchscope.schedules.text import parse_learning_rate as parse_learning_rate
     from batchscope.schedules.torch_scheduler import ScheduledLR as ScheduledLR
-
-__all__, __getattr__ = exports(
-    __name__,
-    {
-        "batch_size": (
-            "BatchSchedule",
-            "Phase",
-            "lost_epochs",
-            "noise_scale",
-        ),
-        "compiler": ("compile_batch_schedule",),
-        "compose": (
-            "Ramp",
-            "Stretched",
-            "Then",
-            "WARM_UPS",
-            "golmant_warm_up",
-            "goyal_warm_up",
-            "linear_warm_up",
-        ),
-        "first_epochs": ("with_first_epochs",),
-        "learning_rate": (
-            "Constant",
-            "Cosine",
-            "Exponential",
-            "ExponentialPolynomial",
-            "InverseExponentialPolynomial",
-            "LEARNING_RATE_SCHEDULES",
-            "Linear",
-            "PiecewiseConstant",
-            "PiecewiseLinear",
-            "Product",
-            "Schedule",
-        ),
-        "micro_batches": ("Accumulation", "accumulate_gradients", "accumulation", "in_parts"),
-        "sampler": ("ScheduledBatchSampler",),
-        "scaling": (
-            "Scaled",
-            "scale_hyperparameters",
-        ),
-        "small_loss": ("SmallLossDiscard",),
-        "table": ("SCALING_RULES",),
-        "text": (
-            "format_learning_rate",
-            "parse_learning_rate",
-        ),
-        "torch_scheduler": ("ScheduledLR",),
-    },
-)
+else:  # a type checker is not told of __getattr__: it would believe every name
+    __all__, __getattr__ = exports(
+        __name__,
+        {
+            "batch_size": (
+                "BatchSchedule",
+                "Phase",
+                "lost_epochs",
+                "noise_scale",
+            ),
+            "compiler": ("compile_batch_schedule",),
+            "compose": (
+                "Ramp",
+                "Stretched",
+                "Then",
+                "WARM_UPS",
+                "golmant_warm_up",
+                "goyal_warm_up",
+                "linear_warm_up",
+            ),
+            "first_epochs": ("with_first_epochs",),
+            "learning_rate": (
+                "Constant",
+                "Cosine",
+                "Exponential",
+                "ExponentialPolynomial",
+                "InverseExponentialPolynomial",
+                "LEARNING_RATE_SCHEDULES",
+                "Linear",
+                "PiecewiseConstant",
+                "PiecewiseLinear",
+                "Product",
+                "Schedule",
+            ),
+            "micro_batches": ("Accumulation", "accumulate_gradients", "accumulation", "in_parts"),
+            "sampler": ("ScheduledBatchSampler",),
+            "scaling": (
+                "Scaled",
+                "scale_hyperparameters",
+            ),
+            "small_loss": ("SmallLossDiscard",),
+            "table": ("SCALING_RULES",),
+            "text": (
+                "format_learning_rate",
+                "parse_learning_rate",
+            ),
+            "torch_scheduler": ("ScheduledLR",),
+        },
+    )

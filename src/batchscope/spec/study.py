@@ -225,6 +225,11 @@ class Study(Frozen):
         Raises:
             StudyError: With every fault at once: its place, the rule, the value got, and what to type.
         """
+        if Path(path).suffix == ".py":
+            raise StudyError(
+                f"{path} is a Python file, and a study is a YAML file that names its workload: give "
+                f"{Path(path).with_suffix('.yaml')}, or write both anew with  batchscope init {path}"
+            )
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -68,6 +68,15 @@ class Workload:
         for role in ("model", "loss"):
             if not callable(getattr(self, role)):
                 raise WorkloadError(f"{role} must be a function, got {type(getattr(self, role)).__name__}")
+        if isinstance(self.model, nn.Module):
+            kind = type(self.model).__name__
+            raise WorkloadError(
+                f"model must be a function that builds a fresh module, got one {kind}: every trial begins with weights "
+                f"of its own; write  def build(): return {kind}(...)  and model=build"
+            )
+        if isinstance(self.loss, type):
+            kind = self.loss.__name__
+            raise WorkloadError(f"loss must be a function (outputs, targets), got the class {kind}; make one of it")
         for role, data in (("train", self.train), ("validation", self.validation), ("test", self.test)):
             if isinstance(data, tuple):
                 _check_pair(role, data)
@@ -94,12 +103,23 @@ class Workload:
         """The columns that a run of this workload measures, and that goals can name."""
         return ("train/loss", "validation/loss", *(f"validation/{name}" for name in self.metrics))
 
+    def fresh_module(self) -> nn.Module:
+        """What ``model`` builds.
+
+        Raises:
+            WorkloadError: If it is no module.
+        """
+        module = self.model()
+        if not isinstance(module, nn.Module):
+            raise WorkloadError(f"model() must return a torch.nn.Module, got {type(module).__name__}; does it return?")
+        return module
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the name, the version, the model's shape and the data."""
         digest = hashlib.sha256(repr((self.name, self.version, sorted(self.metrics))).encode())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for name, value in self.model().state_dict().items():
+            for name, value in self.fresh_module().state_dict().items():
                 digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
         for data in (self.train, self.validation):
             if isinstance(data, tuple):

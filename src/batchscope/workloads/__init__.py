@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from batchscope.workloads.catalogue import load as load
     from batchscope.workloads.catalogue import names as names
     from batchscope.workloads.registry import WORKLOADS as WORKLOADS
+    from batchscope.workloads.user_code import explained as explained
+    from batchscope.workloads.user_code import in_words as in_words
+    from batchscope.workloads.user_code import place_of as place_of
     from batchscope.workloads.user_file import load_file as load_file
-
-__all__, __getattr__ = exports(
-    __name__,
-    {
-        "blank": ("template",),
-        "catalogue": ("Listed", "check_name", "is_file", "load", "names"),
-        "registry": ("WORKLOADS",),
-        "user_file": ("load_file",),
-    },
-)
+else:  # a type checker is not told of __getattr__: it would believe every name
+    __all__, __getattr__ = exports(
+        __name__,
+        {
+            "blank": ("template",),
+            "catalogue": ("Listed", "check_name", "is_file", "load", "names"),
+            "registry": ("WORKLOADS",),
+            "user_code": ("explained", "in_words", "place_of"),
+            "user_file": ("load_file",),
+        },
+    )

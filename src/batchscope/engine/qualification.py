@@ -1,0 +1,212 @@
+"""Whether a program does all that a run will ask of it, and gives the loop's numbers wherever it does.
+
+A program is taken through updates and evaluations from the loop's own states: with every batch size that a trial sees,
+with a whole pack and with one whose members have ended, in training and evaluation by turns, on every size of a part
+of the validation examples. What the loop makes of the same is the reference.
+
+How far two programs may differ is no constant: rounding alone decides the sign of a gradient that is zero in exact
+arithmetic, as that of a bias before batch norm, and Adam makes a full step of it. So what differs by more than the root
+of the machine's precision is measured against the loop itself: parameters and buffers are moved in their last bits, and
+what that changes is what rounding explains.
+
+Legend: K trials of a pack, of which the first and the last are compared; B examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from batchscope.engine.evaluate import Part, parts
+from batchscope.engine.loop import Loop
+from batchscope.engine.pack import Pack, State
+from batchscope.engine.program import Program
+from batchscope.engine.training import Cell, Settings
+from batchscope.errors import WorkloadError
+from batchscope.seeds import torch_generator
+from batchscope.spec.trial import Trial
+from batchscope.tensors import leaves
+
+# Times what moving the last bits changes, a difference may be: the errors of all operations add up on the way, and one
+# move is one draw of them.
+AMPLIFIED = 32.0
+
+# Of values that are 0 or 1, the share that may differ: an argmax turns where two outputs are equal to rounding.
+TURNED = 0.02
+
+Range = tuple[int, int]
+
+
+class Reference:
+    """What the loop makes of some trials at a batch size, computed once for all programs that are compared to it."""
+
+    def __init__(self, cell: Cell, trials: Sequence[Trial]) -> None:
+        """Nothing is computed yet; ``trials`` are as many as the largest pack has."""
+        self.cell, self.trials, self.loop = cell, tuple(trials), Loop(cell)
+        bits = torch.bfloat16 if cell.loaded.study.engine.dtype == "bfloat16" else cell.loaded.dtype
+        self._precision, self._stored = torch.finfo(bits).eps, torch.finfo(cell.loaded.dtype).eps
+        self._steps: dict[tuple[int, Range, bool], tuple[State, State, Tensor]] = {}
+        self._values: dict[tuple[int, int, bool], dict[str, Tensor]] = {}
+
+    @cached_property
+    def ranges(self) -> list[Range]:
+        """Steps that are compared: the first, two at once, and the first one of every other size of a batch."""
+        timeline, last = self.cell.timeline, self.cell.timeline.last
+        ranges = [(0, 1), *([(1, min(3, last))] if last > 1 else [])]
+        known = {timeline.examples(1)}
+        for phase in timeline.batches.phases if timeline.batches else ():
+            if phase.batch_size not in known and phase.step_start < last:
+                known.add(phase.batch_size)
+                ranges.append((phase.step_start, phase.step_start + 1))
+        return ranges
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """One part of the validation examples of every size that there is."""
+        found: dict[int, Part] = {}
+        for part in parts(self.cell):
+            found.setdefault(int(next(leaves(part.examples)).shape[0]), part)
+        return list(found.values())
+
+    def after(self, trial: int, steps: Range, *, moved: bool = False) -> tuple[State, State, Tensor]:
+        """One trial's state before and after some steps, and the sum of its losses; ``moved``: in its last bits."""
+        if (trial, steps, moved) not in self._steps:
+            before = self.before(trial, steps)
+            before = self._move(before) if moved else before
+            settings = Settings.of(self.cell, self.trials[trial : trial + 1])
+            self._steps[trial, steps, moved] = before, *self.loop.train(before, settings, *steps)
+        return self._steps[trial, steps, moved]
+
+    def before(self, trial: int, steps: Range) -> State:
+        """One trial's state that some steps begin from: the loop's own, a few steps into the training."""
+        if steps[0] == 0:
+            return Pack.fresh(self.cell, self.trials[trial : trial + 1]).state
+        known = self.ranges[:2]
+        return self.after(trial, known[0] if steps == known[1] else known[-1])[1]
+
+    def check_steps(self, trial: int, steps: Range, found: State, total: Tensor) -> None:
+        """Compare a program's state after some steps, without K, and the sum of its losses.
+
+        Raises:
+            WorkloadError: If they differ by more than rounding explains.
+        """
+        before, after, sums = self.after(trial, steps)
+        where = f"{'step' if steps[1] - steps[0] == 1 else 'steps'} {'-'.join(map(str, range(*steps)))}"
+        self._check(f"the loss of {where}", total, sums[0], sums[0], lambda: self.after(trial, steps, moved=True)[2][0])
+        for name, wanted in after.items():
+            start, end = before[name][0], wanted[0]
+            words = f"{name.replace('/', ' ', 1)} after {where}"
+            if not end.is_floating_point():
+                if not torch.equal(found[name], end):
+                    raise WorkloadError(f"its numbers are not the loop's: {words}")
+                continue
+
+            def update(name: str = name) -> Tensor:
+                other, result, _ = self.after(trial, steps, moved=True)
+                return result[name][0] - other[name][0]
+
+            changes = name.startswith("parameter/")
+            scale = end - start if changes else end
+            self._check(words, found[name] - start, end - start, scale, update, stored=end)
+
+    def check_values(self, trial: int, part: Part, found: dict[str, Tensor]) -> None:
+        """Compare a program's (B,) values of validation examples; errors are those of ``check_steps``."""
+        for name, wanted in self.values(trial, part).items():
+            value = found[name]
+            if ((wanted == 0) | (wanted == 1)).all() and ((value == 0) | (value == 1)).all():
+                if int((wanted != value).sum()) > math.ceil(TURNED * wanted.numel()):
+                    raise WorkloadError(f"its numbers are not the loop's: validation/{name}")
+                continue
+            moved = lambda name=name: self.values(trial, part, moved=True)[name]  # noqa: E731
+            self._check(f"validation/{name}", value, wanted, wanted, moved)
+
+    def values(self, trial: int, part: Part, *, moved: bool = False) -> dict[str, Tensor]:
+        """(B,) values of validation examples after the first steps; ``moved`` as for ``after``."""
+        if (trial, part.end, moved) not in self._values:
+            state = self.after(trial, self.ranges[:2][-1])[1]
+            state = self._move(state) if moved else state
+            found = self.loop.evaluate(state, part.examples, (), part.end - part.fresh)
+            self._values[trial, part.end, moved] = {name: value[0] for name, value in found.items()}
+        return self._values[trial, part.end, moved]
+
+    def _move(self, state: State) -> State:
+        """Every parameter and buffer changed in its last bits."""
+        moved = {}
+        for name, value in state.items():
+            if value.is_floating_point() and not name.startswith("slot/"):
+                generator = torch_generator("last bits", name, device=value.device)
+                noise = torch.rand(value.shape, generator=generator, dtype=value.dtype, device=value.device)
+                value = value * (1 + 2 * self._precision * (2 * noise - 1))
+            moved[name] = value
+        return moved
+
+    def _check(
+        self, words: str, found: Tensor, wanted: Tensor, scale: Tensor, moved: object, stored: Tensor | None = None
+    ) -> None:
+        if not wanted.isfinite().all():
+            return  # diverged: what comes after is not compared by anyone
+        difference = _norm(found - wanted)
+        rounded = 0.0 if stored is None else 4 * self._stored * _norm(stored)
+        if difference <= math.sqrt(self._precision) * _norm(scale) + rounded:
+            return
+        assert callable(moved)
+        explained = _norm(moved() - wanted)
+        if not difference <= AMPLIFIED * explained + rounded:
+            share = difference / _norm(scale) if _norm(scale) else math.inf
+            raise WorkloadError(
+                f"its numbers are not the loop's: {words} differs by {share:.2g} of its size, "
+                f"of which rounding explains {explained / _norm(scale) if _norm(scale) else 0.0:.2g}"
+            )
+
+
+def qualify(program: Program, reference: Reference, count: int, fewest: int = 1) -> None:
+    """Take a program through all that a run will ask of it.
+
+    Whatever the user's code raises under the program is raised here too.
+
+    Args:
+        program: Of the reference's cell.
+        reference: What it is compared with.
+        count: Trials to a pack, no more than the reference has.
+        fewest: Trials that are left in a pack when most have ended.
+
+    A program whose numbers are not the loop's is a ``WorkloadError``.
+    """
+    cell, trials = program.cell, reference.trials[:count]
+    settings, compared = Settings.of(cell, trials), sorted({0, count - 1})
+    state = Pack.fresh(cell, trials).state
+    start, *others = reference.ranges
+    for steps in (start, *others[:1]):
+        state, sums = program.train(state, settings, *steps)
+        for trial in compared:
+            reference.check_steps(trial, steps, _row(state, trial), sums[trial])
+            for name, value in reference.after(trial, steps)[1].items():
+                state[name] = state[name].index_copy(0, torch.tensor([trial], device=value.device), value)
+    for size in sorted({count, fewest}, reverse=True):
+        first = {name: value[:size] for name, value in state.items() if not name.startswith("slot/")}
+        for part in reference.parts:
+            values = program.evaluate(first, part.examples, (), part.end - part.fresh)
+            for trial in (trial for trial in compared if trial < size):
+                reference.check_values(trial, part, {name: value[trial] for name, value in values.items()})
+    for steps in others[1:]:
+        found, sums = program.train(state, settings, *steps)
+        for trial in compared:
+            reference.check_steps(trial, steps, _row(found, trial), sums[trial])
+    if fewest < count:
+        steps = (3, 4) if cell.timeline.last > 3 else (0, 1)
+        full = state if steps[0] else Pack.fresh(cell, trials).state
+        first, few = {name: value[:fewest] for name, value in full.items()}, Settings.of(cell, trials[:fewest])
+        found, sums = program.train(first, few, *steps)
+        reference.check_steps(0, steps, _row(found, 0), sums[0])
+
+
+def _row(state: State, k: int) -> State:
+    return {name: value[k] for name, value in state.items()}
+
+
+def _norm(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values.double()))
