@@ -15,8 +15,9 @@ from batchscope import workloads
 from batchscope.errors import DataError, WorkloadError
 from batchscope.models import FullyConnected, SimpleCNN
 from batchscope.seeds import torch_generator
+from batchscope.spec.examples import as_tensors
 from batchscope.spec.goal import Goal
-from batchscope.spec.workload import Stream, Workload, as_tensors
+from batchscope.spec.workload import Stream, Workload
 
 NAMES = [
     "digits/softmax",

@@ -13,7 +13,7 @@ from batchscope import runs, workloads
 from batchscope.cli.main import INTERRUPTED
 from batchscope.cli.options import DataDir
 from batchscope.cli.progress import Display
-from batchscope.cli.show import console, print_answers, print_estimate, print_warnings, say
+from batchscope.cli.show import console, print_answers, print_estimate, print_notes, print_warnings, say
 from batchscope.executors import starting
 from batchscope.spec.study import Study
 
@@ -59,6 +59,7 @@ def run(
                 max_memory=max_memory,
             )
         print_estimate(console(), resolved, cost)
+        print_notes(cost.notes)
         return
     again = shlex.join(["batchscope", *sys.argv[1:]])
     try:
@@ -79,4 +80,5 @@ def run(
     for answers in result.answers():
         print_answers(console(), answers)
     print_warnings(result)
+    print_notes(result.notes)
     say(f"report: {folder / 'report.html'}")

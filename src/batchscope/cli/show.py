@@ -152,6 +152,12 @@ def print_warnings(run: Run) -> None:
         say(f"warning: {warning}", stderr=True)
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    """What is to be known of the workload, on standard error."""
+    for note in notes:
+        console(stderr=True).print(f"note: {printable(note)}")
+
+
 def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     """What a study would cost: a row for each batch size, then time and memory."""
     table = Table()

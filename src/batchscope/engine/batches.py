@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset, default_collate
+from torch.utils.data import TensorDataset
 
+from batchscope.engine.reading import Place, Reader, seed_all
 from batchscope.errors import WorkloadError
 from batchscope.seeds import key, seeded, torch_generator
-from batchscope.spec.workload import Stream, TrainingData, Workload
+from batchscope.spec.examples import Examples, collated, together
+from batchscope.spec.workload import Stream, Workload
 from batchscope.tensors import Pair, map_pair
 
 
@@ -32,18 +34,35 @@ def placed(pair: Pair, dtype: torch.dtype, device: torch.device) -> Pair:
 class Batches:
     """Training batches by their place in the stream: ``take(start, count)`` is a pure function."""
 
-    def __init__(self, workload: Workload, seed: int, replicate: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Place the data once; the order depends on seed, replicate and epoch only."""
+    def __init__(
+        self,
+        workload: Workload,
+        seed: int,
+        replicate: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        reader: Reader | None = None,
+    ) -> None:
+        """Place the data once; the order depends on seed, replicate and epoch only.
+
+        Args:
+            workload: Whose training data.
+            seed: The study's.
+            replicate: Which stream.
+            dtype: Of floating-point tensors.
+            device: Where batches are wanted.
+            reader: What reads a dataset, if streams are to share it.
+        """
         self._seed, self._replicate = seed, replicate
         self._dtype, self._device = dtype, device
-        data: TrainingData = workload.train
+        data = workload.train
         if isinstance(data, TensorDataset) and len(data.tensors) == 2:
             data = (data.tensors[0], data.tensors[1])
         self._data = placed(data, dtype, device) if isinstance(data, tuple) else data
-        self._source: Any = workload.train
-        self._size = workload.train_size
+        self._size, self._target = workload.train_size, workload.target
         self._orders: dict[int, Tensor] = {}
-        self._reader: Iterator[Any] | None = None
+        self._reader = reader or (None if isinstance(data, tuple | Stream) else Reader.of(workload))
+        self._iterator: Iterator[Any] | None = None
         self._read = 0
 
     def take(self, start: int, count: int) -> Pair:
@@ -58,12 +77,25 @@ class Batches:
         elif isinstance(data, tuple):
             where = self._positions(start, count)
             return map_pair(lambda tensor: tensor.index_select(0, where), data)
-        elif self._size is not None:
-            with seeded(key(self._seed, "examples", self._replicate, start)):
-                drawn = _collate([self._source[i] for i in self._positions(start, count).tolist()])
+        elif self._reader is not None:
+            drawn = self._reader.read(self._places, start, count)
         else:
-            drawn = _collate(self._next(start, count))
+            with seeded(0):
+                examples = self._next(start, count)
+                seed_all(self._batch_seed(start))
+                drawn = collated(getattr(data, "collate", together), examples, self._target)
         return placed(drawn, self._dtype, self._device)
+
+    def _places(self, start: int, count: int) -> list[Place]:
+        """Where a batch of a dataset is read."""
+        batch_seed, indices = self._batch_seed(start), self._positions(start, count).tolist()
+        return [Place(index, self._example_seed(start + i), batch_seed) for i, index in enumerate(indices)]
+
+    def _example_seed(self, place: int) -> int:
+        return key(self._seed, "example", self._replicate, place)
+
+    def _batch_seed(self, start: int) -> int:
+        return key(self._seed, "batch", self._replicate, start)
 
     def _positions(self, start: int, count: int) -> Tensor:
         size = self._size or 1
@@ -79,18 +111,23 @@ class Batches:
         if epoch not in self._orders:
             while len(self._orders) > 1:
                 del self._orders[min(self._orders)]
-            generator = torch_generator(self._seed, "order", self._replicate, epoch)
-            self._orders[epoch] = torch.randperm(self._size or 1, generator=generator).to(self._device)
+            seed = key(self._seed, "order", self._replicate, epoch)
+            if isinstance(self._data, Examples):
+                order = self._data.order(seed)
+            else:
+                order = torch.randperm(self._size or 1, generator=torch.Generator().manual_seed(seed))
+            # Indices into tensors lie where these do.
+            self._orders[epoch] = order.to(self._device if isinstance(self._data, tuple) else "cpu")
         return self._orders[epoch]
 
     def _next(self, start: int, count: int) -> list[Any]:
         """Read an iterable on from where it is; begin again, and skip, when asked for an earlier place."""
-        if self._reader is None or start < self._read:
-            self._reader, self._read = self._examples(), 0
+        if self._iterator is None or start < self._read:
+            self._iterator, self._read = self._examples(), 0
         found = []
         for place in range(self._read, start + count):
-            with seeded(key(self._seed, "example", self._replicate, place)):
-                example = next(self._reader)
+            seed_all(self._example_seed(place))
+            example = next(self._iterator)
             if place >= start:
                 found.append(example)
         self._read = start + count
@@ -105,11 +142,3 @@ class Batches:
                 raise WorkloadError("train gave an iterable without examples; return at least one (input, target)")
             yield first
             yield from examples
-
-
-def _collate(examples: list[Any]) -> Pair:
-    try:
-        inputs, targets = default_collate(examples)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WorkloadError(f"every training example must be an (input, target) pair of one shape: {error}") from None
-    return inputs, targets

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from batchscope.engine.sequential import Sample
-from batchscope.engine.training import Cell
+from batchscope.engine.training import Cell, losses, shape_of
 from batchscope.errors import WorkloadError
 from batchscope.spec.goal import Goal
 from batchscope.spec.workload import Workload
@@ -55,21 +55,34 @@ class Part:
         fresh: How many, at the end, belong to no earlier part: parts overlap so that they have few different sizes,
             because a graph is made for one size.
         end: Examples in this part and those before it.
+        has_loss: Whether its loss counts; not where a loss for a batch would be of fewer examples than in the others.
     """
 
     examples: Pair
     fresh: int
     end: int
+    has_loss: bool = True
 
 
-def parts(cell: Cell) -> Iterator[Part]:
-    """The validation examples, part by part."""
-    examples = cell.loaded.validation
-    count = int(next(leaves(examples)).shape[0])
-    whole = not all(map(is_average, cell.loaded.workload.metrics.values()))
+def parts(cell: Cell, examples: Pair | None = None) -> Iterator[Part]:
+    """The validation examples, or others, part by part."""
+    examples = cell.loaded.validation if examples is None else examples
+    workload, count = cell.loaded.workload, size_of(examples)
+    if workload.loss_per == "batch":
+        size = min(workload.evaluation_batch_size, count)
+        for start in range(0, count, size):
+            end = min(start + size, count)
+            yield Part(map_pair(itemgetter(slice(start, end)), examples), end - start, end, end - start == size)
+        return
+    whole = bool(workload.whole_metrics)
     for start, end, size in _bounds(count, LATER_PART.get(cell.loaded.device.type, LATER_PART_ELSEWHERE)):
         begin = start if whole else end - size
         yield Part(map_pair(itemgetter(slice(begin, end)), examples), end - start, end)
+
+
+def size_of(examples: Pair) -> int:
+    """How many examples there are."""
+    return int(next(leaves(examples)).shape[0])
 
 
 def _bounds(count: int, later: int) -> Iterator[tuple[int, int, int]]:
@@ -88,12 +101,13 @@ def _bounds(count: int, later: int) -> Iterator[tuple[int, int, int]]:
 
 def validation_size(cell: Cell) -> int:
     """N."""
-    return int(next(leaves(cell.loaded.validation)).shape[0])
+    return size_of(cell.loaded.validation)
 
 
 def ends_looks_early(cell: Cell) -> bool:
-    """Whether looks may end before all examples: where the study lets them, and there are not just a few."""
-    return cell.loaded.study.ends_looks_early and validation_size(cell) >= FEW
+    """Whether looks may end before all examples: where study and loss let them, and there are not just a few."""
+    averages = cell.loaded.workload.loss_per == "example"
+    return averages and cell.loaded.study.ends_looks_early and validation_size(cell) >= FEW
 
 
 def per_example(workload: Workload, outputs: Any, targets: Tree) -> dict[str, Tensor]:
@@ -103,21 +117,17 @@ def per_example(workload: Workload, outputs: Any, targets: Tree) -> dict[str, Te
         WorkloadError: If a metric does not give one value per example.
     """
     count = int(next(leaves(targets)).shape[0])
-    values = {"loss": workload.loss(outputs, targets)}
-    for name, metric in workload.metrics.items():
-        if is_average(metric):
-            values[name] = metric(outputs, targets)
-    for name, value in values.items():
-        if tuple(value.shape) != (count,):
+    values = {"loss": losses(workload, outputs, targets)}
+    if workload.loss_per == "batch":
+        values["loss"] = values["loss"].expand(count)
+    for name, metric in workload.averages.items():
+        value = values[name] = metric(outputs, targets)
+        if not isinstance(value, Tensor) or tuple(value.shape) != (count,):
             raise WorkloadError(
-                f"the metric {name} must give one value per example, shape ({count},), got {tuple(value.shape)}"
+                f"the metric {name} must give one value per example, shape ({count},), got {shape_of(value)}; one that "
+                "is no average over examples is a factory of torchmetrics metrics, or one by name"
             )
     return values
-
-
-def is_average(metric: Any) -> bool:
-    """Whether a metric is a function of one value per example, not a factory of torchmetrics metrics."""
-    return not isinstance(metric, type) and not hasattr(metric, "compute") and not hasattr(metric, "func")
 
 
 def evaluate(
@@ -126,6 +136,7 @@ def evaluate(
     state: State,
     trials: Sequence[int] | None = None,
     goals: Mapping[int, Sequence[Goal]] | None = None,
+    examples: Pair | None = None,
 ) -> tuple[dict[str, list[float | None]], list[int]]:
     """Means over all validation examples: of ``loss`` and every metric, for the trials that need them.
 
@@ -136,24 +147,26 @@ def evaluate(
         trials: Those to be evaluated; all if not given.
         goals: For each of them the goals on validation metrics that it is watched for: its evaluation ends once it is
             out of reach of them all. If not given, none ends.
+        examples: Others than the validation examples.
 
     Returns:
         Name to K means, None for a trial whose evaluation ended early; and for each trial the examples that it took.
     """
-    count, total = next(iter(state.values())).shape[0], validation_size(cell)
+    workload, count = cell.loaded.workload, next(iter(state.values())).shape[0]
+    total = validation_size(cell) if examples is None else size_of(examples)
     needed = {name: value for name, value in state.items() if not name.startswith("slot/")}
     held, left = list(range(count)), list(range(count) if trials is None else trials)
-    factories = {name: factory for name, factory in cell.loaded.workload.metrics.items() if not is_average(factory)}
+    factories = workload.whole_metrics
     whole = [{name: factory() for name, factory in factories.items()} for _ in range(count)]
-    watched = {goal.metric.removeprefix("validation/") for own in (goals or {}).values() for goal in own}
-    sums = Sums(count, watched)
+    asked = {k: [_of_mean(goal, workload) for goal in own] for k, own in (goals or {}).items()}
+    sums = Sums(count, {goal.metric.removeprefix("validation/") for own in asked.values() for goal in own})
     taken = [0] * count
-    own, decided = needed, 0
-    for part in parts(cell):
+    own, decided, without_loss = needed, 0, 0
+    for part in parts(cell, examples):
         if goals is not None and is_due(part.end - part.fresh, decided):
             decided = part.end - part.fresh
             samples = sums.samples(total)
-            left = [k for k in left if any(_is_near(goal, samples, k) for goal in goals[k])]
+            left = [k for k in left if any(_is_near(goal, samples, k) for goal in asked[k])]
         if not left:
             break
         if SPARE * len(left) < len(held):
@@ -161,16 +174,29 @@ def evaluate(
             where = torch.tensor(held, device=cell.loaded.device)
             own = {name: value.index_select(0, where) for name, value in needed.items()}
         accumulators = [whole[k] for k in held] if factories else ()
-        sums.add(forward(own, part.examples, accumulators, part.end - part.fresh), part.fresh, held)
+        values = forward(own, part.examples, accumulators, part.end - part.fresh)
+        if not part.has_loss:
+            values, without_loss = {**values, "loss": torch.zeros_like(values["loss"])}, part.fresh
+        sums.add(values, part.fresh, held)
         for k in left:
             taken[k] = part.end
-    means = {name: (value / total).tolist() for name, value in sums.first.items()}
+    counts = {"loss": total - without_loss}
+    means = {name: (value / counts.get(name, total)).tolist() for name, value in sums.first.items()}
+    means |= {name: [metric.value(mean) for mean in means[metric.of]] for name, metric in workload.of_means.items()}
     means |= {
         name: [float(metrics[name].compute()) if k in left else 0.0 for k, metrics in enumerate(whole)]
         for name in factories
     }
-    names = ("loss", *cell.loaded.workload.metrics)
+    names = ("loss", *workload.metrics)
     return {name: [means[name][k] if k in left else None for k in range(count)] for name in names}, taken
+
+
+def _of_mean(goal: Goal, workload: Workload) -> Goal:
+    """The goal, or the same on the mean that its metric follows from."""
+    metric = workload.of_means.get(goal.metric.removeprefix("validation/"))
+    if metric is None or not math.isfinite(threshold := metric.inverse(goal.threshold)):
+        return goal
+    return replace(goal, metric=f"validation/{metric.of}", threshold=threshold)
 
 
 def is_due(seen: int, decided: int) -> bool:

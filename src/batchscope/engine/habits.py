@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from batchscope.engine.calling import called as call
 from batchscope.seeds import seeded
 from batchscope.tensors import leaves, map_pair
 
@@ -120,11 +121,11 @@ def _once(loaded: Loaded, module: nn.Module, batch: Any) -> None:
     """What a step and an evaluation call."""
     inputs, targets = batch
     with loaded.precision():
-        loss = loaded.workload.loss(module.train()(inputs), targets).mean()
+        loss = loaded.workload.loss(call(module.train(), inputs), targets).mean()
     loss.backward()  # type: ignore[no-untyped-call]
     module.zero_grad()
     with torch.no_grad(), loaded.precision():
-        outputs = module.eval()(inputs)
+        outputs = call(module.eval(), inputs)
         loaded.workload.loss(outputs, targets)
         for metric in loaded.workload.metrics.values():
             if isinstance(metric, types.FunctionType):

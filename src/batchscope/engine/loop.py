@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from batchscope.engine.calling import called
 from batchscope.engine.evaluate import Accumulators, per_example
 from batchscope.engine.habits import habits
 from batchscope.engine.pack import State, kept, slots_of, trained
@@ -112,7 +113,7 @@ class Loop(Program):
         return self._read(slots), total
 
     def _forward(self, inputs: Tree) -> Any:
-        return self._module(map_tree(channels_last, inputs) if self._channels_last else inputs)
+        return called(self._module, map_tree(channels_last, inputs) if self._channels_last else inputs)
 
     def _load(self, state: State) -> nn.Module:
         with torch.no_grad():

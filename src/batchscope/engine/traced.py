@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.func import functional_call, grad
 from torch.fx import GraphModule
 
-from batchscope.engine.evaluate import is_average, per_example
+from batchscope.engine.calling import arguments
+from batchscope.engine.evaluate import per_example
 from batchscope.engine.graphs import Graph, captured_in_place, traced
 from batchscope.engine.habits import habits
 from batchscope.engine.pack import State
@@ -40,13 +41,12 @@ class Traced(Program):
                 the graph operation by operation.
 
         Raises:
-            WorkloadError: If a metric is no average over examples, or the workload's code does what no graph can hold,
-                both of which need the loop; or if the device is wrong.
+            WorkloadError: If the workload needs the loop, or its code does what no graph can hold; or if the device is
+                wrong.
         """
         super().__init__(cell)
-        for name, metric in cell.loaded.workload.metrics.items():
-            if not is_average(metric):
-                raise WorkloadError(f"the metric {name} is no average over examples, which a graph needs")
+        if reason := cell.loaded.workload.needs_loop:
+            raise WorkloadError(f"{reason}, which needs engine.program: loop")
         if unfit := habits(cell.loaded).unfit:
             raise WorkloadError(unfit)
         self._module = cell.loaded.module()
@@ -72,7 +72,7 @@ class Traced(Program):
             # Buffers that the module changes in place must belong to the transform that differentiates.
             changed = {name: value.clone() for name, value in buffers.items()}
             with self.cell.loaded.precision():
-                outputs = functional_call(self._module, (parameters, changed), (inputs,))
+                outputs = functional_call(self._module, (parameters, changed), *arguments(self._module, inputs))
                 loss = batch_loss(self.cell, outputs, targets, hyper, clock[1])
             return loss, (loss, changed)
 
@@ -115,7 +115,7 @@ class Traced(Program):
 
     def _measure(self, parameters: State, buffers: State, inputs: Tree, targets: Tree) -> dict[str, Tensor]:
         with self.cell.loaded.precision():
-            outputs = functional_call(self._module, (parameters, buffers), (inputs,))
+            outputs = functional_call(self._module, (parameters, buffers), *arguments(self._module, inputs))
             return per_example(self.cell.loaded.workload, outputs, targets)
 
     def _graph(

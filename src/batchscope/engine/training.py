@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from batchscope.engine.batches import Batches, placed
+from batchscope.engine.reading import Reader
 from batchscope.errors import WorkloadError
 from batchscope.nn import convert_ghost_batch_norm
 from batchscope.optim import RULES, Rule
@@ -20,11 +21,12 @@ from batchscope.optim.average import averaged
 from batchscope.optim.hutchinson import signs
 from batchscope.plan.timeline import Timeline
 from batchscope.schedules import SmallLossDiscard
-from batchscope.seeds import key, seeded, torch_generator
+from batchscope.seeds import seeded, torch_generator
 from batchscope.spec.algorithm import Algorithm
+from batchscope.spec.examples import as_tensors
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
-from batchscope.spec.workload import Workload, as_tensors
+from batchscope.spec.workload import Workload
 from batchscope.tensors import Pair, Tree, leaves, map_pair
 
 # Of data, parameters and updates. The operations of the model are in bfloat16 where the study asks for it.
@@ -54,20 +56,22 @@ class Loaded:
             device: Where.
             ordered: Whether the validation examples are in random order already, as ``in_random_order`` makes it.
         """
+        workload = workload.measuring(study.metrics)
         self.workload, self.study, self.device = workload, study, device
         self.algorithm: Algorithm = study.algorithm
         self.dtype = DTYPES[study.engine.dtype]
-        with seeded(key(study.seed, "validation examples")):  # a Dataset may draw random numbers
-            validation = placed(as_tensors(workload.validation), self.dtype, device)
+        validation = placed(as_tensors(workload.validation, workload.target), self.dtype, device)
         self.validation: Pair = validation if ordered else in_random_order(validation, study.seed)
         self._batches: dict[int, Batches] = {}
+        self._reader = Reader.of(workload)
         # An evaluation is the same at every batch size: its graphs are shared.
         self.graphs: dict[tuple[object, ...], Callable[..., Any]] = {}
 
     def batches(self, replicate: int) -> Batches:
         """The stream of training examples of a replicate."""
         if replicate not in self._batches:
-            self._batches[replicate] = Batches(self.workload, self.study.seed, replicate, self.dtype, self.device)
+            given = self.workload, self.study.seed, replicate, self.dtype, self.device
+            self._batches[replicate] = Batches(*given, self._reader)
         return self._batches[replicate]
 
     def precision(self) -> AbstractContextManager[object]:
@@ -217,6 +221,36 @@ def clipped(cell: Cell, gradients: dict[str, Tensor], hyper: Mapping[str, Tensor
     return {name: gradient * factor for name, gradient in gradients.items()}
 
 
+def losses(workload: Workload, outputs: Any, targets: Tree) -> Tensor:
+    """What the loss gives: (B,), or 0-dim where it is one for a batch.
+
+    Raises:
+        WorkloadError: If it has another shape.
+    """
+    found = workload.loss(outputs, targets)
+    count = int(next(leaves(targets)).shape[0])
+    if workload.loss_per == "batch":
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            raise WorkloadError(
+                f'with loss_per="batch" the loss must give one value for the batch, got {shape_of(found)}; without it, '
+                "one per example"
+            )
+        return found.reshape(())
+    if not isinstance(found, Tensor) or tuple(found.shape) != (count,):
+        advice = "with torch's losses write reduction='none'"
+        if isinstance(found, Tensor) and found.ndim > 1:
+            advice = "take the mean over the other dimensions: .flatten(1).mean(1)"
+        elif isinstance(found, Tensor) and found.numel() == 1:
+            advice += '; for a loss that compares the examples of a batch, bs.Workload(loss_per="batch")'
+        raise WorkloadError(f"loss must give one value per example, shape ({count},), got {shape_of(found)}; {advice}")
+    return found
+
+
+def shape_of(value: Any) -> str:
+    """The shape of what should be a tensor, or what it is."""
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
 def batch_loss(cell: Cell, outputs: Any, targets: Tree, hyper: Mapping[str, Tensor], epoch: Tensor) -> Tensor:
     """The loss of a batch, a 0-dim tensor: the mean over its examples, smoothed and thinned as the study asks.
 
@@ -230,23 +264,17 @@ def batch_loss(cell: Cell, outputs: Any, targets: Tree, hyper: Mapping[str, Tens
         hyper: ``label_smoothing`` and ``discard_fraction``, 0-dim.
         epoch: 0-dim, epochs seen before the batch.
 
-    Raises:
-        WorkloadError: If the loss does not give one value per example.
+    A loss of another shape than the workload says is a ``WorkloadError``.
     """
-    loss = cell.loaded.workload.loss
-    losses = loss(outputs, targets)
-    count = int(next(leaves(targets)).shape[0])
-    if tuple(losses.shape) != (count,):
-        raise WorkloadError(
-            f"loss must give one value per example, shape ({count},), got {tuple(losses.shape)}; "
-            "with torch's losses write reduction='none'"
-        )
+    loss, found = cell.loaded.workload.loss, losses(cell.loaded.workload, outputs, targets)
+    if cell.loaded.workload.loss_per == "batch":
+        return found
     if cell.smooths:
         assert isinstance(targets, Tensor)
         smoothing = hyper["label_smoothing"]
         spread = [loss(outputs, torch.full_like(targets, c)) for c in range(outputs.shape[-1])]
-        losses = (1 - smoothing) * losses + smoothing * torch.stack(spread).mean(0)
+        found = (1 - smoothing) * found + smoothing * torch.stack(spread).mean(0)
     small = cell.loaded.algorithm.discard_small_loss
     if small is not None:
-        return SmallLossDiscard(hyper["discard_fraction"], small.epochs or math.inf).mean(losses, epoch)
-    return losses.mean()
+        return SmallLossDiscard(hyper["discard_fraction"], small.epochs or math.inf).mean(found, epoch)
+    return found.mean()

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from batchscope import workloads
 from batchscope.engine.batches import Batches, placed
+from batchscope.engine.calling import called
+from batchscope.engine.training import losses
 from batchscope.errors import BatchscopeError, WorkloadError
 from batchscope.optim import OPTIMIZERS, RULES
 from batchscope.probing.memory import PeakMemory, bounded, is_out_of_memory
 from batchscope.probing.requests import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Timed, Visit
 from batchscope.probing.throughput import clock, seconds_per_call
 from batchscope.spec.workload import Stream, Workload
-from batchscope.tensors import Pair, leaves, map_pair
+from batchscope.tensors import Pair, map_pair
 
 # So small that the model stays as it was initialised: a batch that is trained on again and again would otherwise be
 # fitted until its gradients underflow, and numbers near the smallest are slow on a CPU.
@@ -89,7 +91,7 @@ class Trainer:
             peak = PeakMemory(device, own_process=own_process)
         self._device = device
         model = _fresh(workload, own_process=own_process).train().to(device)
-        self._model, self._loss = model, workload.loss
+        self._model = model
         self._workload = workload  # whole: data that were freed later would hide what updates add
         self._optimizer = cast(Any, OPTIMIZERS[setup.optimizer](model.parameters(), lr=LEARNING_RATE))
         curved = RULES[setup.optimizer].needs_hessian_diagonal
@@ -114,9 +116,13 @@ class Trainer:
     def answer(self, request: Request) -> Reply:
         """Do what is asked; what goes wrong is a reply too, and by then its memory is free again.
 
+        A loss for a whole batch is not a mean of those of its parts, so it is never taken by parts.
+
         Errors:
             WorkloadError: If the workload is wrong at any batch size.
         """
+        if self._workload.loss_per == "batch" and request.micro_batch_size < request.share:
+            return Fails("the loss gives one value for a batch, which cannot be computed by micro-batches")
         try:
             return self._attempt(request) if isinstance(request, Attempt) else self._visit(request)
         except BatchscopeError:
@@ -154,14 +160,7 @@ class Trainer:
     def _mean_loss(self, batch: Pair) -> Tensor:
         inputs, targets = batch
         with self._precision():
-            losses = self._loss(self._model(inputs), targets)
-        count = int(next(leaves(targets)).shape[0])
-        if tuple(losses.shape) != (count,):
-            raise WorkloadError(
-                f"loss must give one value per example, shape ({count},), got {tuple(losses.shape)}; "
-                "with torch's losses write reduction='none'"
-            )
-        return losses.mean()
+            return losses(self._workload, called(self._model, inputs), targets).mean()
 
     def _attempt(self, request: Attempt) -> Fits:
         self._empty_cache()

@@ -17,14 +17,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Subset
 
+from batchscope.engine.calling import called
 from batchscope.engine.choice import ONE_BY_ONE
 from batchscope.engine.evaluate import LATER_PART
 from batchscope.engine.pack import initial_state
-from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.training import Cell, Loaded, losses
 from batchscope.optim import RULES
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.timeline import Timeline
 from batchscope.seeds import seeded
+from batchscope.spec.examples import Examples, Passes
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Tree, leaves, map_tree
@@ -93,7 +95,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     raw = sum(tensor.nbytes for tensor in tensors)
     step, look = _measured(loaded, workload) if device == "cpu" else ((0.0, 0.0), 0)
     largest = {size: _largest_batch(timeline) for size, timeline in timelines.items()}
-    loops = study.engine.program in ONE_BY_ONE
+    loops = study.engine.program in ONE_BY_ONE or workload.needs_loop is not None
     return Demand(
         libraries=max(resident() - raw, 200 * MiB) + (0 if loops else TRACING),
         data=data,
@@ -116,7 +118,7 @@ def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], 
             inputs, targets = loaded.batches(0).take(0, count)
             own = sum(tensor.nbytes for tensor in leaves((inputs, targets)))
             with _LiveBytes() as live:
-                loss = loaded.workload.loss(module.train()(inputs), targets).mean()
+                loss = losses(loaded.workload, called(module.train(), inputs), targets).mean()
                 if graph:
                     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
                     torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
@@ -126,12 +128,14 @@ def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], 
                 del loss
             steps.append(live.peak * (2 if graph else 1) + own)
             with _LiveBytes() as live, torch.no_grad():
-                module.eval()(inputs)
+                called(module.eval(), inputs)
             looks.append(live.peak)
     slope, look = (max(0.0, (values[1] - values[0]) / (PROBED[1] - PROBED[0])) for values in (steps, looks))
     data = workload.validation
-    examples = int(next(leaves(data)).shape[0]) if isinstance(data, tuple) else len(data)  # type: ignore[arg-type]
-    return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(looks[0] + look * min(LATER_PART["cpu"], examples))
+    part = LATER_PART["cpu"] if workload.loss_per == "example" else workload.evaluation_batch_size
+    if isinstance(data, tuple):
+        part = min(part, int(next(leaves(data)).shape[0]))
+    return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(looks[0] + look * part)
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -168,6 +172,8 @@ def _few(workload: Workload) -> Workload:
     def cut(data: Any) -> Any:
         if isinstance(data, tuple):
             return first(data[0]), first(data[1])
+        if isinstance(data, Examples | Passes):
+            return data.first(PROBED[1])
         if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
             return Subset(data, range(min(PROBED[1], len(data))))
         return data

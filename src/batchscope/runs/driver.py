@@ -80,7 +80,7 @@ class Driver:
         if workload is None and workers != 0:
             starting.begin()
         device = resolve_device(device)
-        known = workload or workloads.load(study.workload, data_dir)
+        known = (workload or workloads.load(study.workload, data_dir)).measuring(study.metrics)
         check_goals(study, known)
         self._timelines = timelines_of(study, known)
         self._grids = grids_of(study, self._timelines)
@@ -90,6 +90,7 @@ class Driver:
         recorded = self._recorded
         wanted = 0 if workload is not None else workers
         self._layout = lay_out(study, need, wanted, device, recorded.choices, recorded.threads, max_memory)
+        self._remarks = known.remarks
         self._shares = known if self._layout.workers else None
         self._device, self._data_dir, self._given = device, data_dir, workload
         self._sizes: dict[int, BatchSize] = {}
@@ -178,8 +179,13 @@ class Driver:
     def _chosen(self) -> dict[str, object]:
         """What the provenance says of how the run is computed."""
         layout, recorded = self._layout, self._recorded
-        facts = {"workers": layout.workers, "threads": layout.threads, "choices": written(self._choices)}
-        return facts | ({"remarks": list(recorded.remarks)} if recorded.remarks else {})
+        facts: dict[str, object] = {
+            "workers": layout.workers,
+            "threads": layout.threads,
+            "choices": written(self._choices),
+        }
+        facts |= {"remarks": list(recorded.remarks)} if recorded.remarks else {}
+        return facts | ({"notes": list(self._remarks)} if self._remarks else {})
 
     def _executor(self) -> Executor:
         checkpoints, layout = FolderCheckpoints(self._folder), self._layout

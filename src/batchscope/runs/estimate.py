@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from batchscope import workloads
+from batchscope.engine.calling import called
 from batchscope.engine.choice import (
     CannotTrain,
     Choice,
@@ -22,7 +23,7 @@ from batchscope.engine.choice import (
 from batchscope.engine.evaluate import Part, parts, validation_size
 from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
-from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.training import Cell, Loaded, losses
 from batchscope.machine.devices import resolve_device
 from batchscope.machine.sizes import parse_size
 from batchscope.plan.rungs import Grid
@@ -79,6 +80,7 @@ class Estimate:
         memory_bytes: The peak of all processes together, libraries included, within a factor of 2.
         on_disk: Whether states of trials that wait are kept on disk, because not all fit.
         skipped: Batch sizes whose updates cannot be computed, which a run would leave out, and why.
+        notes: What is used of the workload's data as it was given, and what its form costs.
     """
 
     rows: tuple[Row, ...]
@@ -87,6 +89,7 @@ class Estimate:
     memory_bytes: int
     on_disk: bool = False
     skipped: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -118,7 +121,7 @@ def estimate(
     What cannot be run, or does not fit, is a ``BatchscopeError`` as for a run.
     """
     device = resolve_device(device)
-    known = workload or workloads.load(study.workload, data_dir)
+    known = (workload or workloads.load(study.workload, data_dir)).measuring(study.metrics)
     check_goals(study, known)
     timelines = timelines_of(study, known)
     choices: Mapping[int, Choice] = {}
@@ -160,8 +163,9 @@ def estimate(
                     per_example = last.train_seconds / last.trials / last.steps / batch_size
     finally:
         torch.set_num_threads(threads)
-    on_disk = layout.fit.held_bytes is not None
-    return Estimate(tuple(rows), layout.workers, layout.threads, layout.fit.bytes, on_disk, skipped)
+    fitted = layout.fit
+    found = tuple(rows), layout.workers, layout.threads, fitted.bytes
+    return Estimate(*found, fitted.held_bytes is not None, skipped, known.remarks)
 
 
 def _seconds_per_example(loaded: Loaded) -> float:
@@ -172,7 +176,7 @@ def _seconds_per_example(loaded: Loaded) -> float:
     for _ in range(2):
         started = time.perf_counter()
         try:
-            loaded.workload.loss(module(inputs), targets).mean().backward()  # type: ignore[no-untyped-call]
+            losses(loaded.workload, called(module, inputs), targets).mean().backward()  # type: ignore[no-untyped-call]
         except Exception:  # of the user's own code: it is told where a step is taken
             return 0.0
         seconds = time.perf_counter() - started

@@ -10,10 +10,12 @@ import polars as pl
 import torch
 
 from batchscope.analysis.outcomes import ended_early, undecided
+from batchscope.engine.choice import ONE_BY_ONE
 from batchscope.errors import StudyError
 from batchscope.plan.rungs import Grid
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.goal import is_metric
+from batchscope.spec.metrics import is_named
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 
@@ -33,22 +35,41 @@ def grids_of(study: Study, timelines: Mapping[int, Timeline]) -> dict[int, Grid]
 
 
 def check_goals(study: Study, workload: Workload) -> None:
-    """Refuse a goal on a metric that the workload does not measure.
+    """Refuse a goal on a metric that the workload does not measure, and what its loss cannot serve.
 
     Raises:
         StudyError: With every such goal, and the nearest metric that there is.
     """
     known = workload.metric_names
-    faults = []
+    faults = _of_loss(study, workload)
     for number, goal in enumerate(study.goals):
         if goal.metric not in known:
             nearest = difflib.get_close_matches(goal.metric, known, n=1, cutoff=0.0)[0]
+            name = goal.metric.removeprefix("validation/")
+            remedy = f"add metrics: [{name}] to the study" if is_named(name) else f"did you mean {nearest}?"
             faults.append(
-                f"goals[{number}]: {study.workload} does not measure {goal.metric}; did you mean {nearest}? "
+                f"goals[{number}]: {study.workload} does not measure {goal.metric}; {remedy} "
                 f"It measures {', '.join(known)}"
             )
     if faults:
         raise StudyError("\n".join(faults))
+
+
+def _of_loss(study: Study, workload: Workload) -> list[str]:
+    """What the study asks for that a workload which needs the plain loop cannot have."""
+    faults = []
+    if workload.loss_per == "batch":
+        smooths = study.algorithm.label_smoothing > 0 or "label_smoothing" in study.search.space
+        asked = {"label_smoothing": smooths, "discard_small_loss": study.algorithm.discard_small_loss is not None}
+        for name in (name for name, is_asked in asked.items() if is_asked):
+            faults.append(
+                f"algorithm.{name}: it changes the losses of single examples, and the loss of {study.workload} gives "
+                "one value for a batch; remove it"
+            )
+    program = study.engine.program
+    if workload.needs_loop and program not in ("auto", *ONE_BY_ONE):
+        faults.append(f"engine.program: {program} cannot serve {study.workload}: {workload.needs_loop}; write auto")
+    return faults
 
 
 def check_extension(study: Study, folder: Path, measurements: pl.LazyFrame) -> None:

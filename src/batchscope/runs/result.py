@@ -96,6 +96,11 @@ class Run:
         self._tables()  # what is damaged shows when it is read
         return [*self._store.warnings, *left_out(self.not_counted), *map(str, self.provenance.get("remarks", []))]
 
+    @property
+    def notes(self) -> list[str]:
+        """What was used of the workload's data as it was given, and what its form costs, one line each."""
+        return [str(note) for note in self.provenance.get("notes", [])]
+
     def steps_to_result(self, goal: str | Goal | None = None, *, equal_trials: bool = False) -> Curve:
         """The curve of a goal, by default of the study's first one.
 

@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from batchscope.errors import StudyError
-from batchscope.spec import documents, rate_text
+from batchscope.errors import StudyError, WorkloadError
+from batchscope.spec import documents, metrics, rate_text
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.faults import explain
 from batchscope.spec.goal import Goal
@@ -190,6 +190,7 @@ class Study(Frozen):
     algorithm: Algorithm = Algorithm()
     batch_sizes: BatchSizes
     search: Search
+    metrics: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     goals: Annotated[tuple[GoalText, ...], Field(min_length=1, max_length=100)]
     budget: Budget
     policy: Literal["race", "full", "halving"] = "race"
@@ -207,6 +208,14 @@ class Study(Frozen):
     @classmethod
     def _each_once(cls, goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
         return tuple(dict.fromkeys(goals))
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(metrics.resolved(names))
+        except WorkloadError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _space_fits_algorithm(self) -> Study:

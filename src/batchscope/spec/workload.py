@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from batchscope.errors import WorkloadError
-from batchscope.tensors import Tree, leaves, map_tree
+from batchscope.spec import metrics
+from batchscope.spec.examples import Examples, Passes, remark, taken_apart, together
+from batchscope.tensors import Tree, leaves
 
 PerExample = Callable[[Any, Any], Tensor]
+
+PER_BATCH = (
+    "the loss gives one value for a batch: trials are trained one after the other by the plain loop, which costs small "
+    "models a factor of several, and every evaluation takes all validation examples, in fixed batches"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Stream:
 
 
 IterableFactory = Callable[[int], Iterable[tuple[Any, Any]]]
-Data = tuple[Any, Any] | Dataset[Any]
+Data = tuple[Any, Any] | Dataset[Any] | DataLoader[Any] | Examples | Passes
 TrainingData = Data | Stream | IterableFactory
 
 
@@ -40,31 +48,46 @@ class Workload:
 
     Attributes:
         model: Builds a fresh ``nn.Module``. Its initial values come from torch's global generator, which is seeded
-            before every call.
-        loss: ``(outputs, targets) -> (B,)``, one value per example; the mean over the batch is minimised.
+            before every call. Inputs that are a dict are given by keyword where ``forward`` has parameters of their
+            names, else as one dict.
+        loss: ``(outputs, targets) -> (B,)``, one value per example; the mean over the batch is minimised. With
+            ``loss_per="batch"`` it gives one value for the batch, which is minimised as it is.
         train: Training examples: a pair of tensors ``(inputs, targets)`` (or of tuples or dicts of tensors) with the
-            examples along the first dimension; a map-style ``Dataset`` of ``(input, target)``; a ``Stream``; or a
-            function ``seed -> iterable of (input, target)``, called once for every epoch.
-        validation: Held-out examples: a pair of tensors or a ``Dataset``.
+            examples along the first dimension; a dict of tensors, one of which is the target; a map-style ``Dataset``
+            of ``(input, target)`` or of dicts; an ``IterableDataset``; a ``DataLoader``, of which dataset, sampler,
+            ``collate_fn`` and workers are used; a ``Stream``; or a function ``seed -> iterable of examples``, called
+            once for every epoch.
+        validation: Held-out examples: tensors, a ``Dataset`` or a ``DataLoader``.
         metrics: Name to ``(outputs, targets) -> (B,)``, one value per example, averaged over the examples; or to a
-            factory of ``torchmetrics`` metrics for what is no average. Measured on the validation examples as
-            ``validation/NAME``; ``validation/loss`` is always there.
-        test: Examples that no decision may see: a pair of tensors or a ``Dataset``.
+            factory of ``torchmetrics`` metrics for what is no average; or to the name of a metric that is known, such
+            as ``"accuracy"``; or a list of such names. Measured on the validation examples as ``validation/NAME``;
+            ``validation/loss`` is always there.
+        test: Examples that no decision may see, in any form of ``validation``: measured where a trial reaches a goal.
         name: Shown in reports; the registry and the command line fill it in.
         version: Whatever distinguishes this workload from an earlier one of the same name.
+        target: The key of the target where examples are dicts; not needed where it is labels, label, targets, target
+            or y.
+        loss_per: ``"example"``, or ``"batch"`` for a loss that compares the examples of a batch.
+        evaluation_batch_size: Validation examples in each of the fixed batches that a loss for a batch is averaged
+            over; what is left over at the end is left out of it.
+        remarks: What is used of the data as it was given, and what its form costs, in words; not to be given.
     """
 
     model: Callable[[], nn.Module]
     loss: PerExample
     train: TrainingData
     validation: Data
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Any = field(default_factory=dict)
     test: Data | None = None
     name: str = ""
     version: str = ""
+    target: str | None = None
+    loss_per: Literal["example", "batch"] = "example"
+    evaluation_batch_size: int = 256
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what could only fail later, in the middle of a run."""
+        """Refuse what could only fail later, in the middle of a run, and bring data and metrics into one form."""
         for role in ("model", "loss"):
             if not callable(getattr(self, role)):
                 raise WorkloadError(f"{role} must be a function, got {type(getattr(self, role)).__name__}")
@@ -77,17 +100,53 @@ class Workload:
         if isinstance(self.loss, type):
             kind = self.loss.__name__
             raise WorkloadError(f"loss must be a function (outputs, targets), got the class {kind}; make one of it")
-        for role, data in (("train", self.train), ("validation", self.validation), ("test", self.test)):
-            if isinstance(data, tuple):
-                _check_pair(role, data)
-            elif role == "train" and (isinstance(data, Stream) or callable(data)):
-                continue
-            elif data is not None and not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-                kind = type(data).__name__
-                raise WorkloadError(f"{role} must be a pair (inputs, targets) or a map-style Dataset, got {kind}")
-        for name in self.metrics:
-            if "/" in name or not name or name == "loss":
-                raise WorkloadError(f"a metric needs a name without '/', other than 'loss', got {name!r}")
+        if self.loss_per not in ("example", "batch"):
+            raise WorkloadError(f'loss_per must be "example" or "batch", got {self.loss_per!r}')
+        size = self.evaluation_batch_size
+        if not isinstance(size, int) or size < 1:
+            raise WorkloadError(f"evaluation_batch_size must be a whole number above 0, got {size!r}")
+        remarks = list(self.remarks)
+        for role in ("train", "validation", "test"):
+            data = getattr(self, role)
+            if isinstance(data, DataLoader):
+                remarks.append(remark(role, data))
+            object.__setattr__(self, role, taken_apart(role, data, self.target))
+            _check_data(role, getattr(self, role))
+        if self.loss_per == "batch" and not remarks.count(PER_BATCH):
+            remarks.append(PER_BATCH)
+        object.__setattr__(self, "remarks", tuple(remarks))
+        object.__setattr__(self, "metrics", metrics.resolved(self.metrics))
+
+    def measuring(self, names: Iterable[str]) -> Workload:
+        """With further metrics by name; its own of such a name stay."""
+        further = {name: name for name in names if name not in self.metrics}
+        return replace(self, metrics={**self.metrics, **further}) if further else self
+
+    @property
+    def needs_loop(self) -> str | None:
+        """Why only the plain loop can compute it; None where any program may."""
+        if self.loss_per == "batch":
+            return "the loss gives one value for a batch"
+        if isinstance(self.train, Examples | Passes) and self.train.collate is not together:
+            return "the batches of a collate_fn may have a shape of their own each time"
+        whole = next(iter(self.whole_metrics), None)
+        return None if whole is None else f"the metric {whole} is no average over examples"
+
+    @cached_property
+    def averages(self) -> dict[str, Any]:
+        """The metrics that give one value per example."""
+        return {name: metric for name, metric in self.metrics.items() if metrics.is_average(metric)}
+
+    @cached_property
+    def whole_metrics(self) -> dict[str, Any]:
+        """Factories of the metrics that need all outputs at once."""
+        found = {name: metric for name, metric in self.metrics.items() if name not in self.averages}
+        return {name: metric for name, metric in found.items() if not isinstance(metric, metrics.OfMean)}
+
+    @cached_property
+    def of_means(self) -> dict[str, metrics.OfMean]:
+        """The metrics that follow from the mean of another."""
+        return {name: metric for name, metric in self.metrics.items() if isinstance(metric, metrics.OfMean)}
 
     @property
     def train_size(self) -> int | None:
@@ -117,6 +176,9 @@ class Workload:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the name, the version, the model's shape and the data."""
         digest = hashlib.sha256(repr((self.name, self.version, sorted(self.metrics))).encode())
+        own = (self.target, self.loss_per, self.evaluation_batch_size)
+        if own != (None, "example", 256):
+            digest.update(repr(own).encode())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for name, value in self.fresh_module().state_dict().items():
@@ -129,6 +191,16 @@ class Workload:
             else:
                 digest.update(f"{type(data).__name__}:{len(data) if hasattr(data, '__len__') else ''}".encode())
         return digest.hexdigest()[:16]
+
+
+def _check_data(role: str, data: Any) -> None:
+    if isinstance(data, tuple):
+        _check_pair(role, data)
+    elif isinstance(data, Examples | Passes) or (role == "train" and (isinstance(data, Stream) or callable(data))):
+        return
+    elif not (role == "test" and data is None) and not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        kind = type(data).__name__
+        raise WorkloadError(f"{role} must be a pair (inputs, targets), a map-style Dataset or a DataLoader, got {kind}")
 
 
 def _check_pair(role: str, data: tuple[Any, ...]) -> None:
@@ -150,19 +222,3 @@ def _sample(tensor: Tensor, examples: int = 256) -> bytes:
     """Up to ``examples`` examples spread over the data: enough to tell two data sets apart, cheap on any size."""
     chosen = torch.linspace(0, tensor.shape[0] - 1, min(examples, tensor.shape[0])).long()
     return bytes(tensor[chosen].cpu().contiguous().flatten().view(torch.uint8).numpy())
-
-
-def as_tensors(data: Data) -> tuple[Tree, Tree]:
-    """A pair of tensors as it is; a map-style Dataset read once, its examples stacked.
-
-    Raises:
-        WorkloadError: If an example is not an ``(input, target)`` pair of one shape.
-    """
-    if isinstance(data, tuple):
-        return data[0], data[1]
-    try:
-        examples = [data[i] for i in range(len(data))]  # type: ignore[arg-type]
-        inputs, targets = torch.utils.data.default_collate(examples)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise WorkloadError(f"every item of a Dataset must be an (input, target) pair of one shape: {error}") from None
-    return map_tree(torch.as_tensor, inputs), map_tree(torch.as_tensor, targets)
