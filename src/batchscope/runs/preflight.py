@@ -15,7 +15,7 @@ from batchscope.errors import StudyError
 from batchscope.plan.rungs import Grid
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.goal import is_metric
-from batchscope.spec.metrics import is_named
+from batchscope.spec.metric_names import is_named
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from batchscope.errors import StudyError, WorkloadError
-from batchscope.spec import documents, metrics, rate_text
+from batchscope.spec import documents, metric_names, rate_text
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.faults import explain
 from batchscope.spec.goal import Goal
@@ -213,7 +213,7 @@ class Study(Frozen):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(metrics.resolved(names))
+            return metric_names.checked(names)
         except WorkloadError as error:
             raise ValueError(str(error)) from None
 
