@@ -119,6 +119,9 @@ def test_states_beyond_the_limit_wait_on_disk_and_change_nothing(tmp_path: Path)
             def save(self, name: str, state: dict[str, torch.Tensor]) -> None:
                 kept[name] = {key: value.clone() for key, value in state.items()}  # noqa: B023
 
+            def keep(self, name: str, weights: dict[str, torch.Tensor]) -> None:
+                raise AssertionError("the study keeps none")
+
             def load(self, name: str) -> dict[str, torch.Tensor] | None:
                 return kept.get(name)  # type: ignore[return-value] # noqa: B023
 

@@ -203,7 +203,7 @@ def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
         AnalysisError: If it is no column of the measurements.
     """
     names = measurements.collect_schema().names()
-    if metric not in names:
+    if metric not in names or not is_metric(metric):
         measured = ", ".join(name for name in names if is_metric(name)) or "nothing"
         raise AnalysisError(f"a goal needs a metric that the run measured, got {metric!r}: it measured {measured}")
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from batchscope.analysis import tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central, trials_needed
+from batchscope.analysis.held_out import on_test
 from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
 from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
@@ -76,6 +77,9 @@ class Curve:
     ``approximate`` says why the curve is not exact, where trials were pruned: a pruned trial might have won, so
     ``steps`` is an upper bound; and the intervals take it as one that was merely not watched for longer, though it was
     dropped for looking bad. ``None`` if none was pruned.
+
+    ``test`` has what the test examples say of the winners and their confirmations where they reached the goal (see
+    ``held_out.on_test``); nothing else depends on it.
     """
 
     goal: Goal
@@ -86,6 +90,7 @@ class Curve:
     notes: tuple[str, ...] = ()
     log_draws: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
     approximate: str | None = None
+    test: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
 
 def steps_to_result(
@@ -146,7 +151,8 @@ def steps_to_result(
     notes = _notes(found, table, confirmed, approximate)
     if missed := table.filter(~inside).get_column("batch_size").to_list():
         notes = (*notes, f"where the goal was not reached {nearest(measurements, goal, missed)}")
-    return Curve(goal, table, boundaries, level, confirmed, notes, joint, approximate)
+    test = on_test(measurements, [group for point in reached for group in _chosen(found, point.row, names)])
+    return Curve(goal, table, boundaries, level, confirmed, notes, joint, approximate, test)
 
 
 def _space_at(space: Space | Mapping[int, Space] | None, batch_size: int) -> Space | None:
@@ -208,6 +214,12 @@ class _Point:
                 )
             row["verdict"] = f"too few trials: {known}; {remedy}"
         return cls(row, np.log(sample), _confirm(row, _again(found, best, names), level, draws, generator))
+
+
+def _chosen(found: Outcomes, point: Mapping[str, object], names: list[str]) -> list[pl.DataFrame]:
+    """The winner of a point, and the runs of it with new seeds."""
+    winner = found.table.filter(pl.col("trial") == point["trial"])
+    return [winner, _again(found, winner.row(0, named=True), names)]
 
 
 def _again(found: Outcomes, best: Mapping[str, object], names: list[str]) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from batchscope.analysis.held_out import by_batch_size
 from batchscope.analysis.question import Refused
 from batchscope.analysis.questions import Answers, answered
 from batchscope.analysis.regimes import Regimes
@@ -53,10 +54,13 @@ def other_analyses(answers: Answers) -> dict[str, Any]:
 
 
 def _points(curve: Curve) -> list[dict[str, Any]]:
-    names, rows = point_names(curve.table), []
+    names, rows, test = point_names(curve.table), [], by_batch_size(curve.test)
     for row in curve.table.iter_rows(named=True):
         point = {name: row.pop(name) for name in names}
-        rows.append(_plain(row) | {"hyperparameters": None if row["steps"] is None else point})
+        further = {"hyperparameters": None if row["steps"] is None else point}
+        if row["batch_size"] in test:
+            further["test"] = test[row["batch_size"]]
+        rows.append(_plain(row) | further)
     return rows
 
 

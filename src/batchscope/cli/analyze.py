@@ -54,6 +54,8 @@ def analyze(
         print_json(result.summary(goal or (), equal_trials=equal_trials))
     for one in () if as_json else answers:
         print_answers(console(), one)
+    if result.weights_line and not as_json:
+        console().print(f"weights: {printable(result.weights_line)}")
     if lacking(answers):
         raise typer.Exit(FAILED)
 

@@ -81,4 +81,6 @@ def run(
         print_answers(console(), answers)
     print_warnings(result)
     print_notes(result.notes)
+    if result.weights_line:
+        say(f"weights: {result.weights_line}")
     say(f"report: {folder / 'report.html'}")

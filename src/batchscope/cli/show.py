@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchscope.analysis import Refused
+from batchscope.analysis.held_out import by_batch_size, in_words
 
 if TYPE_CHECKING:
     from batchscope.analysis import Answers, Curve, Interval
@@ -95,6 +96,8 @@ def print_curve(to: Console, curve: Curve) -> None:
         for remark in (row.get("reason"), row.get("verdict")):
             if remark and row["steps"] is not None:
                 to.print(f"  batch size {row['batch_size']}: {printable(remark)}")
+    for size, values in by_batch_size(curve.test).items():
+        to.print(f"  test examples, batch size {number(size)}: {printable(in_words(values, number))}")
     for note in dict.fromkeys((*curve.notes, *regimes.notes)):
         if not note.endswith((": see reason", ": see verdict")):  # said above, at the point itself
             to.print(f"  note: {printable(note)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from batchscope.engine.training import Cell, Settings
+from batchscope.engine.training import Cell, Loaded, Settings
 from batchscope.spec.trial import Trial
 from batchscope.tensors import under_prefix, with_prefix
 
@@ -112,6 +112,17 @@ def to_evaluate(cell: Cell, settings: Settings, state: State) -> State:
         if place is not None:
             found[f"parameter/{name}"] = torch.func.vmap(place)(stacked, slots[name], settings.hyper)
     return found
+
+
+def weights_of(loaded: Loaded, state: State) -> State:
+    """What ``load_state_dict`` of the workload's model takes, from the state of one trial."""
+    module = loaded.module()
+    with torch.no_grad():
+        for kind, values in (("parameter", trained(module)), ("buffer", kept(module))):
+            for name, value in values.items():
+                value.copy_(state[f"{kind}/{name}"])
+    named = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    return {name: value.detach().clone() for name, value in named.items()}
 
 
 def slots_of(state: State) -> dict[str, dict[str, Tensor]]:

@@ -15,6 +15,8 @@ from batchscope.engine.evaluate import Accumulators, evaluate, validation_size
 from batchscope.engine.pack import Pack, State, to_evaluate
 from batchscope.engine.training import Cell, Settings
 from batchscope.engine.watch import Standing, Watch
+from batchscope.spec.goal import TEST, Goal
+from batchscope.spec.trial import Trial
 from batchscope.tensors import Pair
 
 
@@ -38,6 +40,16 @@ class Looks:
     metrics: dict[str, list[list[float | None]]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     ends: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A trial at the look at which it first was beyond some goals."""
+
+    trial: Trial
+    step: int
+    goals: frozenset[Goal]
+    state: State
 
 
 class Program(ABC):
@@ -81,6 +93,7 @@ def advance(
     *,
     watch: Watch = Watch(),  # noqa: B008 - frozen
     interrupted: Callable[[], bool] = lambda: False,
+    crossed: Callable[[Crossing], None] = lambda crossing: None,
 ) -> tuple[Pack, Looks] | None:
     """Train a pack until a step and measure it at every look on the way: a pure function of its arguments.
 
@@ -91,6 +104,7 @@ def advance(
         looks: Steps in (pack.step, until] at which the trials are evaluated; none to train only.
         watch: What the looks are for.
         interrupted: Asked at every look; once it says so, nothing is returned.
+        crossed: Told of every trial that reaches a goal, where it does.
 
     Returns:
         The pack at ``until``, or at the look at which its last trial was over, and its measurements; None if
@@ -113,8 +127,11 @@ def advance(
         if target in looks:
             seen = replace(pack, state=to_evaluate(cell, settings, state))
             values = _look(program, seen, standing, watch, (losses / (target - since)).tolist())
-            _record(result, cell, pack, values)
-            standing.note(target, values)
+            crossings = standing.note(target, values)
+            _record(result, cell, pack, values | _tested(program, seen, sorted(crossings)))
+            for k, goals in crossings.items():
+                own = {name: value[k] for name, value in seen.state.items()}
+                crossed(Crossing(pack.trials[k], target, frozenset(goals), own))
             losses, since = torch.zeros_like(losses), target
             seconds = (time.perf_counter() - trained) / len(pack.trials)
             pack = replace(pack, evaluation_seconds=pack.evaluation_seconds + seconds)
@@ -136,6 +153,18 @@ def _look(
     return trained | measured | standing.decided(taken, validation_size(cell))
 
 
+def _tested(program: Program, pack: Pack, trials: Sequence[int]) -> dict[str, list[float | None]]:
+    """What the test examples say of some trials; nobody decides by it."""
+    workload, test = program.cell.loaded.workload, program.cell.loaded.test
+    if test is None:
+        return {}
+    names = ("loss", *workload.metrics)
+    values: Mapping[str, list[float | None]] = dict.fromkeys(names, [None] * len(pack.trials))
+    if trials:
+        values, _ = evaluate(program.evaluate, program.cell, pack.state, trials, examples=test)
+    return {f"{TEST}{name}": values[name] for name in names}
+
+
 def _clock(computed: Tensor) -> float:
     """The time when everything that a tensor depends on has been computed."""
     if computed.is_cuda:
@@ -155,7 +184,8 @@ def _record(looks: Looks, cell: Cell, pack: Pack, values: Mapping[str, list[floa
 def diverged_at(looks: Looks, k: int) -> int | None:
     """The first look at which anything measured of trial ``k`` is not finite; what was not measured is not that."""
     for row, step in enumerate(looks.steps):
-        seen = [value for values in looks.metrics.values() if (value := values[row][k]) is not None]
+        rows = (values[row] for name, values in looks.metrics.items() if not name.startswith(TEST))
+        seen = [value for values in rows if (value := values[k]) is not None]
         if not all(map(math.isfinite, seen)):
             return step
     return None

@@ -62,6 +62,10 @@ class Loaded:
         self.dtype = DTYPES[study.engine.dtype]
         validation = placed(as_tensors(workload.validation, workload.target), self.dtype, device)
         self.validation: Pair = validation if ordered else in_random_order(validation, study.seed)
+        self.test: Pair | None = None
+        if workload.test is not None:
+            test = placed(as_tensors(workload.test, workload.target), self.dtype, device)
+            self.test = in_random_order(test, study.seed)
         self._batches: dict[int, Batches] = {}
         self._reader = Reader.of(workload)
         # An evaluation is the same at every batch size: its graphs are shared.

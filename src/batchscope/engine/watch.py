@@ -16,15 +16,17 @@ class Watch:
     """What is asked of K trials.
 
     Attributes:
-        goals: A trial is over once it has reached all of them; none if only divergence ends a trial.
+        goals: A trial is over once it has reached all of them, if anything but divergence ends it.
         reached: For each trial the goals that it had reached before, as bits in the order of ``goals``.
         full: Looks at which everything is evaluated; None for all of them. At others a look ends early for a trial
             that is out of reach of its open goals.
+        ends: Whether a trial that has reached all goals is over.
     """
 
     goals: tuple[Goal, ...] = ()
     reached: tuple[int, ...] = ()
     full: frozenset[int] | None = None
+    ends: bool = True
 
     @property
     def bounds(self) -> tuple[str, ...]:
@@ -85,12 +87,16 @@ class Standing:
         taken: list[float | None] = [None if k in self.ends else float(count) for k, count in enumerate(examples)]
         return {EXAMPLES: taken, **found}
 
-    def note(self, step: int, values: Mapping[str, Row]) -> None:
-        """Take what was measured at a look."""
-        goals = self._watch.goals
+    def note(self, step: int, values: Mapping[str, Row]) -> dict[int, set[Goal]]:
+        """Take what was measured at a look; the goals that trials have reached there, and not before."""
+        goals, crossed = self._watch.goals, dict[int, set[Goal]]()
         for k in self.alive:
             seen = {name: value for name, row in values.items() if (value := row[k]) is not None}
-            self._reached[k] |= {goal for goal in goals if goal.is_reached(seen.get(goal.metric, math.nan))}
+            beyond = {goal for goal in goals if goal.is_reached(seen.get(goal.metric, math.nan))}
+            if fresh := beyond - self._reached[k]:
+                crossed[k] = fresh
+            self._reached[k] |= beyond
             finite = all(map(math.isfinite, seen.values()))
-            if not finite or (goals and len(self._reached[k]) == len(goals)):
+            if not finite or (self._watch.ends and goals and len(self._reached[k]) == len(goals)):
                 self.ends[k] = step
+        return crossed

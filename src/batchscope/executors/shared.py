@@ -37,14 +37,20 @@ class Outline:
 
     train: Pair | None
     validation: Pair | None
+    test: Pair | None
+
+    @property
+    def pairs(self) -> tuple[Pair | None, ...]:
+        """In the order in which they lie."""
+        return self.train, self.validation, self.test
 
     def sizes(self) -> list[int]:
         """Bytes of every tensor, in order, with the gap to the next."""
-        return [_aligned(tensor) for pair in (self.train, self.validation) if pair for tensor in leaves(pair)]
+        return [_aligned(tensor) for pair in self.pairs if pair for tensor in leaves(pair)]
 
 
 class SharedData:
-    """Training and validation examples in the dtype of the training, in memory that processes share.
+    """Training, validation and test examples in the dtype of the training, in memory that processes share.
 
     The memory is given back once no process holds or maps it; ``close`` lets this one's hold go.
     """
@@ -64,11 +70,12 @@ class SharedData:
             seed: Of the study: the order of the validation examples depends on it.
         """
         train, validation = _shareable(workload.train), _shareable(workload.validation)
-        pairs = train, validation and in_random_order(validation, seed)
+        test = _shareable(workload.test) if workload.test is not None else None
+        pairs = train, validation and in_random_order(validation, seed), test
         if not any(pairs) or os.name != "posix":
             return None
         outlines = [pair and map_pair(lambda tensor: _outline(tensor, dtype), pair) for pair in pairs]
-        outline = Outline(outlines[0], outlines[1])
+        outline = Outline(*outlines)
         shared = cls(_anonymous(), outline)
         os.ftruncate(shared._descriptor, shared.bytes)
         with mmap.mmap(shared._descriptor, 0) as memory:
@@ -92,6 +99,8 @@ class SharedData:
         if self._outline.train is None or self._outline.validation is None:
             return None
         nothing: Any = []
+        if workload.test is not None and self._outline.test is None:
+            return None
         bare = replace(workload, train=nothing, validation=nothing, test=None)
         try:
             reduction.ForkingPickler.dumps(bare)
@@ -120,9 +129,9 @@ class SharedData:
             offset += _aligned(tensor)
             return flat.reshape(tensor.shape)
 
-        pairs = [pair and map_pair(mapped, pair) for pair in (self._outline.train, self._outline.validation)]
-        train, validation = pairs[0] or workload.train, pairs[1] or workload.validation
-        return replace(workload, train=train, validation=validation, test=None)
+        pairs = [pair and map_pair(mapped, pair) for pair in self._outline.pairs]
+        train, validation, test = pairs[0] or workload.train, pairs[1] or workload.validation, pairs[2] or workload.test
+        return replace(workload, train=train, validation=validation, test=test)
 
 
 def _received(descriptor: Any, outline: Outline) -> SharedData:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from batchscope.engine.choice import CannotTrain, Choice, choose, in_words, program_of
 from batchscope.engine.evaluate import ends_looks_early, validation_size
-from batchscope.engine.pack import Pack, State
-from batchscope.engine.program import Looks, Program, advance, diverged_at
+from batchscope.engine.pack import Pack, State, weights_of
+from batchscope.engine.program import Crossing, Looks, Program, advance, diverged_at
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Cell, Loaded
 from batchscope.engine.watch import Watch
 from batchscope.plan.race import Heat, Leg, Unit
 from batchscope.plan.rungs import Grid
+from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
 from batchscope.store.files import Files
-from batchscope.store.states import States
+from batchscope.store.states import WEIGHTS, States, weights_name
 
 # Training that may be lost, and computed again, when a worker dies.
 CHECKPOINT_SECONDS = 5.0
@@ -33,6 +36,9 @@ class Checkpoints(Protocol):
     def load(self, name: str) -> State | None:
         """The state last kept; None if there is none, or it is damaged."""
 
+    def keep(self, name: str, weights: State) -> None:
+        """Keep weights under a name for good."""
+
 
 class FolderCheckpoints:
     """Checkpoints in a run folder."""
@@ -40,6 +46,7 @@ class FolderCheckpoints:
     def __init__(self, folder: Path) -> None:
         """Nothing is read yet."""
         self._states = States(Files(folder))
+        self._weights = States(Files(folder), WEIGHTS)
 
     def save(self, name: str, state: State) -> None:
         """Write a state durably."""
@@ -51,6 +58,10 @@ class FolderCheckpoints:
         if state is None:
             self._states.set_aside(name)
         return state
+
+    def keep(self, name: str, weights: State) -> None:
+        """Write weights durably."""
+        self._weights.save(name, weights)
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,7 @@ class Worker:
         self._failed: dict[tuple[int, str], str] = {}
         self._held: dict[tuple[Heat, int], _Held] = {}
         self._full: dict[int, frozenset[int]] = {}
+        self._fastest: dict[tuple[int, Goal], int] = {}
 
     def choose(self, batch_size: int, trials: Sequence[Trial]) -> Choice | Skipped:
         """Measure on some trials, as many as a pack may hold, which program is the fastest at a batch size."""
@@ -173,7 +185,10 @@ class Worker:
         if pack is None:
             return None
         last, watch = pack.only(unit.members), self._watch(unit)
-        advanced = advance(program, last, unit.until, unit.looks, watch=watch, interrupted=self._interrupted)
+        keep = partial(self._keep, unit)
+        advanced = advance(
+            program, last, unit.until, unit.looks, watch=watch, interrupted=self._interrupted, crossed=keep
+        )
         if advanced is None:
             return None
         pack, measured = advanced
@@ -193,13 +208,23 @@ class Worker:
             evaluation_seconds=pack.evaluation_seconds,
         )
 
+    def _keep(self, unit: Unit, crossing: Crossing) -> None:
+        """Keep the weights of a trial that may be the winner for a goal, where the study wants them."""
+        if self._study.keep != "best" or unit.heat.replicate:
+            return
+        size, step = unit.heat.batch_size, crossing.step
+        if any(step <= self._fastest.get((size, goal), math.inf) for goal in crossing.goals):
+            self._fastest |= {(size, goal): min(step, self._fastest.get((size, goal), step)) for goal in crossing.goals}
+            name = weights_name(size, crossing.trial.id(self._context), step)
+            self._checkpoints.keep(name, weights_of(self._loaded, crossing.state))
+
     def _watch(self, unit: Unit) -> Watch:
         """What the looks of a unit are for: a function of the study, and of what its trials had reached before."""
         if not unit.reached:
             return Watch()
         goals, cell = self._study.goals, Cell(self._loaded, unit.heat.batch_size)
-        if not ends_looks_early(cell):
-            return Watch(goals, unit.reached)
+        if not unit.ends or not ends_looks_early(cell):
+            return Watch(goals, unit.reached, ends=unit.ends)
         if cell.batch_size not in self._full:
             evaluation, timeline = self._study.evaluation, cell.timeline
             grid = Grid(evaluation.ratio, evaluation.first, timeline.last)

@@ -74,7 +74,8 @@ class Unit:
         looks: Steps of the last leg at which its trials are evaluated.
         trials: Those of the first leg.
         reached: For each member the goals that it had reached before, as bits in the study's order; it is over once it
-            has reached all. Empty where goals end no trial.
+            has reached all, if ``ends``.
+        ends: Whether goals end trials.
     """
 
     heat: Heat
@@ -83,6 +84,7 @@ class Unit:
     looks: tuple[int, ...]
     trials: tuple[Trial, ...]
     reached: tuple[int, ...] = ()
+    ends: bool = True
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -292,8 +294,8 @@ class Race:
             if members:
                 legs = (*group.legs, Leg(self._target, members))
                 looks = self._grid.between(group.legs[-1].until if group.legs else 0, self._target)
-                reached = tuple(map(self._bits, members)) if self._policy == "race" else ()
-                self._due.append(Unit(self.heat, number, legs, looks, group.trials, reached))
+                reached, ends = tuple(map(self._bits, members)), self._policy == "race"
+                self._due.append(Unit(self.heat, number, legs, looks, group.trials, reached, ends))
 
     def _decide(self) -> None:
         """All trials stand at the target: replace the infeasible, raise the target, or end."""

@@ -50,6 +50,11 @@ class BatchSize:
         found = (race.winner(goal) for heat, race in self.races.items() if not heat.replicate)
         return min((steps for steps in found if steps is not None), default=None)
 
+    def winners(self) -> list[tuple[Trial, int]]:
+        """Of every goal that was reached, the fastest trial of the search and its steps."""
+        leaders = (self._leader(goal) for goal in self._study.goals)
+        return [(leader[2], leader[0]) for leader in leaders if leader is not None and leader[0] is not None]
+
     def _widen(self) -> list[Race]:
         """The search of what is added by moving out the sides that the best points lie near."""
         search = self._study.search

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
-from batchscope.analysis import Answer, Answers, Refused
+from batchscope.analysis import Answer, Answers, Curve, Refused
+from batchscope.analysis.held_out import by_batch_size
 from batchscope.report import analyses
-from batchscope.report.markup import Chart, Section
+from batchscope.report.markup import Cell, Chart, Section, Table
 from batchscope.report.palette import NAMED
-from batchscope.report.text import plain
+from batchscope.report.text import number, plain
+from batchscope.spec.goal import TEST
 
 
 def sections(answers: Answers) -> list[Section]:
@@ -23,6 +25,27 @@ def sections(answers: Answers) -> list[Section]:
                 answer = Refused(error)
         without.append(f"{question.name.capitalize()}: {plain(answer.reason)}.")
     return [*found, Section("What this run cannot answer", without)] if without else found
+
+
+def on_test(curve: Curve) -> list[Section]:
+    """What the test examples say, where there are any."""
+    found = by_batch_size(curve.test)
+    if not found:
+        return []
+    names = [name.removeprefix(TEST) for name in curve.test.columns if name.startswith(TEST)]
+    rows = []
+    for size, values in found.items():
+        row = [Cell(number(size), size)]
+        for name in names:
+            again = ", ".join(number(one[name]) for one in values["confirmations"])
+            value = values.get(name)
+            row.append(Cell("-" if value is None else number(value), value, f"confirmed {again}" if again else ""))
+        rows.append(row)
+    text = (
+        f"Measured where the winner of each batch size, and each run of it with new seeds, reached "
+        f"{plain(curve.goal)}. Nothing was chosen by these numbers."
+    )
+    return [Section("Test examples", [text], tables=[Table("Test examples", ["batch size", *names], rows)])]
 
 
 def section(answer: Answer) -> Section:

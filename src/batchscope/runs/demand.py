@@ -89,7 +89,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     trial = first_trials(study.search, study.batch_sizes[0], study.seed, 1)[0]
     state = sum(value.nbytes for value in initial_state(cell, trial).values())
     scale = torch.empty(0, dtype=loaded.dtype).element_size()
-    pairs = [pair for pair in (workload.train, workload.validation) if isinstance(pair, tuple)]
+    pairs = [pair for pair in (workload.train, workload.validation, workload.test) if isinstance(pair, tuple)]
     tensors = [tensor for pair in pairs for tensor in leaves(pair)]
     data = sum(t.numel() * (scale if t.is_floating_point() else t.element_size()) for t in tensors)
     raw = sum(tensor.nbytes for tensor in tensors)

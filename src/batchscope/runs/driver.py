@@ -43,6 +43,7 @@ from batchscope.spec.space import Space
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 from batchscope.store.provenance import collect
+from batchscope.store.states import weights_name
 from batchscope.store.store import Store
 
 # The most work that a driver killed without warning has computed and not yet written.
@@ -317,6 +318,10 @@ class Driver:
                 best = nearest(self._store.measurements(batch_size), goal, [batch_size])
                 self._remarks.append(f"no trial at batch size {batch_size:,} reached {goal}; {best}")
         self._store.compact(batch_size)
+        best = [
+            weights_name(batch_size, trial.id(self._context), step) for trial, step in self._sizes[batch_size].winners()
+        ]
+        self._store.keep_weights(batch_size, best)
         keys = self._store.state_keys()
         self._store.drop_states([key for key in keys if key.startswith(f"{batch_size}-")])
         executor.submit(Forgetting(batch_size))

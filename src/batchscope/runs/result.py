@@ -18,9 +18,12 @@ from batchscope.spec import documents
 from batchscope.spec.goal import Goal
 from batchscope.spec.space import Range
 from batchscope.spec.study import Study
+from batchscope.store.states import weights_name
 from batchscope.store.store import Store, find_runs
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from batchscope.advice.options import Option
     from batchscope.advice.recommendation import Recommendation
     from batchscope.report.markup import Section
@@ -141,6 +144,33 @@ class Run:
                 self._answers[goal, equal_trials] = Answers(Given(*tables, goal), self._curve(equal_trials))
         return [self._answers[goal, equal_trials] for goal in asked]
 
+    def weights(self, batch_size: int, goal: str | Goal | None = None) -> dict[str, Tensor]:
+        """The weights of the winner of a batch size as it reached a goal: ``model.load_state_dict(run.weights(64))``.
+
+        Args:
+            batch_size: Of the study.
+            goal: By default the study's first.
+
+        Raises:
+            AnalysisError: If no trial reached the goal there, or its weights were not kept.
+        """
+        curve = self.steps_to_result(goal)
+        point = curve.table.filter(pl.col("batch_size") == batch_size, pl.col("steps").is_not_null())
+        if point.is_empty():
+            raise AnalysisError(f"no trial of batch size {batch_size} reached {curve.goal}: there are no such weights")
+        key = weights_name(batch_size, point.item(0, "trial"), point.item(0, "steps"))
+        found, fault = self._store.weights(key)
+        if found is None:
+            raise AnalysisError(f"{fault}: run the study in a new folder with `keep: best` to keep weights")
+        return found
+
+    @property
+    def weights_line(self) -> str | None:
+        """A line of code that loads kept weights; None where the study keeps none."""
+        if self.study is None or self.study.keep == "none":
+            return None
+        return f"model.load_state_dict(bs.open_run({str(self.folder)!r}).weights({self.study.batch_sizes[-1]}))"
+
     def status(self) -> dict[str, Any]:
         """How far the run is: who drives it, and for every batch size the trials by status and the best steps."""
         trials, measurements = self._tables()
@@ -210,7 +240,7 @@ class Run:
         self._store.write_summary(document)
         with_curve = answered(answers)
         first = with_curve[0]
-        further = [] if live else report.sections.sections(first)
+        further = [] if live else [*report.sections.on_test(first.curve), *report.sections.sections(first)]
         html = report.page.render(
             [one.curve for one in with_curve],
             trials,

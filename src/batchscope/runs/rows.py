@@ -135,7 +135,7 @@ class Record:
         for index, name in zip(unit.members, ids, strict=True):
             steps, status, _ = self._known.get(name, (0, "", (0.0, 0.0)))
             reached = {goal: by_trial[name] for goal, by_trial in self._reached.items() if name in by_trial}
-            over = max(reached.values()) if unit.reached and len(reached) == self._goals else math.inf
+            over = max(reached.values()) if unit.ends and unit.reached and len(reached) == self._goals else math.inf
             diverged = status == "diverged" and steps <= min(unit.until, over)
             if steps < min(unit.until, over) and not diverged:
                 return None

@@ -17,6 +17,9 @@ EXAMPLES = "evaluation/examples"
 AT_LEAST = "/at_least"
 AT_MOST = "/at_most"
 
+# What begins the names of metrics of the test examples, which no goal may have.
+TEST = "test/"
+
 
 @dataclass(frozen=True, order=True)
 class Goal:
@@ -80,5 +83,6 @@ class Goal:
 
 
 def is_metric(column: str) -> bool:
-    """Whether a column of the measurements is a metric, not what is known of looks that ended early."""
-    return "/" in column and column != EXAMPLES and not column.endswith((AT_LEAST, AT_MOST))
+    """Whether a column of the measurements is a metric that goals can name."""
+    apart = column == EXAMPLES or column.startswith(TEST) or column.endswith((AT_LEAST, AT_MOST))
+    return "/" in column and not apart

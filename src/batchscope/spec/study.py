@@ -196,6 +196,7 @@ class Study(Frozen):
     policy: Literal["race", "full", "halving"] = "race"
     margin: Annotated[float, Field(ge=1, le=100)] = 1.5
     evaluation: Evaluation = Evaluation()
+    keep: Literal["none", "best"] = "none"
     engine: Engine = Engine()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 

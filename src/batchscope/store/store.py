@@ -20,7 +20,7 @@ from batchscope.store.schema import (
     trials_frame,
 )
 from batchscope.store.segments import TRIALS, Damage, Pair, Segments, Snapshot
-from batchscope.store.states import States
+from batchscope.store.states import WEIGHTS, States
 from batchscope.store.tables import log_of, looks_of, merge_log, resolve_log, trials_of, valid_looks
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ STUDY_BYTES = 2**20
 MERGE_PAIRS = 256
 # How far below a folder its runs may lie; whoever gives a home folder by mistake does not wait for all of it.
 FOLDERS_DEEP = 4
-_OWN = {"lock", PROVENANCE, "checkpoints", "damaged"}
+_OWN = {"lock", PROVENANCE, "checkpoints", "damaged", WEIGHTS}
 _IDENTITY = ("status", "index", "replicate", "revision")
 
 
@@ -49,7 +49,7 @@ class Store:
         self._files = files
         self._lock = lock
         self._segments = Segments(files)
-        self._states = States(files)
+        self._states, self._weights = States(files), States(files, WEIGHTS)
         self._damage: dict[str, Damage] = {}
         self._foreign: list[str] = []
         self._notes: list[str] = []
@@ -307,6 +307,16 @@ class Store:
         """Remove checkpoints; missing ones are no fault."""
         self._must_drive()
         self._states.drop(keys)
+
+    def keep_weights(self, batch_size: int, keys: Collection[str]) -> None:
+        """Remove the weights of a batch size except some."""
+        self._must_drive()
+        own = [key for key in self._weights.keys() if key.startswith(f"{batch_size}-")]  # noqa: SIM118 - no dict
+        self._weights.drop(set(own) - set(keys))
+
+    def weights(self, key: str) -> tuple[dict[str, Tensor] | None, str]:
+        """Weights that were kept, or None and what is wrong with them."""
+        return self._weights.load(key)
 
     # ---- what is made of it
 
