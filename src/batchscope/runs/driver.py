@@ -91,7 +91,7 @@ class Driver:
         recorded = self._recorded
         wanted = 0 if workload is not None else workers
         self._layout = lay_out(study, need, wanted, device, recorded.choices, recorded.threads, max_memory)
-        self._remarks = known.remarks
+        self._workload_notes = known.remarks
         self._shares = known if self._layout.workers else None
         self._device, self._data_dir, self._given = device, data_dir, workload
         self._sizes: dict[int, BatchSize] = {}
@@ -186,7 +186,7 @@ class Driver:
             "choices": written(self._choices),
         }
         facts |= {"remarks": list(recorded.remarks)} if recorded.remarks else {}
-        return facts | ({"notes": list(self._remarks)} if self._remarks else {})
+        return facts | ({"notes": list(self._workload_notes)} if self._workload_notes else {})
 
     def _executor(self) -> Executor:
         checkpoints, layout = FolderCheckpoints(self._folder), self._layout
