@@ -318,10 +318,9 @@ class Driver:
                 best = nearest(self._store.measurements(batch_size), goal, [batch_size])
                 self._remarks.append(f"no trial at batch size {batch_size:,} reached {goal}; {best}")
         self._store.compact(batch_size)
-        best = [
-            weights_name(batch_size, trial.id(self._context), step) for trial, step in self._sizes[batch_size].winners()
-        ]
-        self._store.keep_weights(batch_size, best)
+        winners = self._sizes[batch_size].winners()
+        kept = [weights_name(batch_size, trial.id(self._context), step) for trial, step in winners]
+        self._store.keep_weights(batch_size, kept)
         keys = self._store.state_keys()
         self._store.drop_states([key for key in keys if key.startswith(f"{batch_size}-")])
         executor.submit(Forgetting(batch_size))
