@@ -47,7 +47,7 @@ from typing import Any
 import numpy as np
 
 TRIALS, MEASUREMENTS, STUDIES, WORKLOADS = 168_160, 71_638_836, 454, 35
-LOOKS = 470  # of a trial that was not cut short: makes the whole archive a little larger than the published one
+EVALUATIONS = 470  # of a trial that was not cut short: makes the whole archive a little larger than the published one
 METRICS = [
     f"{part}/{name}" for part in ("train", "val", "test") for name in ("cross_entropy_error", "classification_error")
 ]
@@ -79,8 +79,8 @@ def generate(folder: Path, scale: float) -> dict[str, Any]:
     import polars as pl
 
     generator = np.random.default_rng(0)
-    trials = looks = 0
-    steps = np.unique(np.round(np.linspace(0, TRAIN_STEPS, LOOKS)).astype(np.int64))
+    trials = evaluations = 0
+    steps = np.unique(np.round(np.linspace(0, TRAIN_STEPS, EVALUATIONS)).astype(np.int64))
     for name, batch_sizes, per_study in workloads(scale):
         dataset, model, optimizer = name.split("/")
         critical = 2 ** generator.uniform(5, 11)
@@ -114,8 +114,8 @@ def generate(folder: Path, scale: float) -> dict[str, Any]:
                 (trial / "metadata.json").write_text(json.dumps(about))
                 frame = pl.DataFrame({"step": steps, **columns}).head(end)
                 frame.write_csv(trial / "measurements.csv", float_precision=6)
-                trials, looks = trials + 1, looks + end
-    return {"trials": trials, "measurements": looks}
+                trials, evaluations = trials + 1, evaluations + end
+    return {"trials": trials, "measurements": evaluations}
 
 
 def do_import(folder: Path, runs: Path) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def pandas_tree(folder: Path, names: list[str]) -> dict[str, Any]:
                     tables[int(trial.name)] = pd.read_csv(trial / "measurements.csv", index_col="step")
                     if len(tables) == SELECTED:
                         break
-            looks = pd.concat(tables, names=["trial"]).reset_index()
-            good = looks[looks["val/classification_error"] < GOAL]
+            evaluations = pd.concat(tables, names=["trial"]).reset_index()
+            good = evaluations[evaluations["val/classification_error"] < GOAL]
             found[name][study.name] = _answer(good.groupby("trial")["step"].min(), len(tables))
     return {"found": found}
 

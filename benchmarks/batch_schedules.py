@@ -26,10 +26,10 @@ def curves(variant: str, folder: Path, metric: str) -> tuple[np.ndarray, int, in
     study = bs.Study.from_yaml(EXAMPLE, [f"algorithm.batch_schedule.variant={variant}"])
     run = bs.run(study, folder / variant)
     promised = Timeline(study, 16, 1297).last
-    looks = run.measurements.collect().sort("trial", "step")
+    evaluations = run.measurements.collect().sort("trial", "step")
     rows = [
         np.interp(EPOCHS, group["epoch"].to_numpy(), group[metric].to_numpy())
-        for _, group in looks.group_by("trial", maintain_order=True)
+        for _, group in evaluations.group_by("trial", maintain_order=True)
     ]
     (steps,) = set(run.trials["steps"])
     return np.array(rows), steps, promised

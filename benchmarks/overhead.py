@@ -6,7 +6,7 @@ one small trial. The engine's time is that within ``Worker.run``, which trains a
 process adds: the driver's own processor time for a unit that is computed elsewhere.
 
     python benchmarks/overhead.py                  # 10,000 units
-    python benchmarks/overhead.py --units 300      # a quick look
+    python benchmarks/overhead.py --units 300      # a quick evaluation
 
 Ends in one line of JSON.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from batchscope.engine.choice import Choice
+from batchscope.engine.choice import ProgramChoice
 from batchscope.executors.worker import Result, Worker
 from batchscope.plan.race import Unit
 from batchscope.runs.driver import Driver
@@ -46,7 +46,7 @@ def measure(units: int, steps: int, workers: int) -> dict[str, float]:
     computed, engine, told = 0, 0.0, 0
     original = Worker.run
 
-    def timed(worker: Worker, unit: Unit, choice: Choice) -> Result | None:
+    def timed(worker: Worker, unit: Unit, choice: ProgramChoice) -> Result | None:
         nonlocal computed, engine
         started = time.perf_counter()
         result = original(worker, unit, choice)

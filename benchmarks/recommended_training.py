@@ -8,7 +8,7 @@ values and data order that neither the study nor the probe has seen:
     default       batch size 128 with Adam and learning rate 1e-3
 
 Trainings take turns, in an order that is drawn anew for each repetition. The clock counts fetching a batch, and the
-update; it stands still while the validation error is looked at, at the looks of the study. A training ends at the
+update; it stands still while the validation error is looked at, at the evaluations of the study. A training ends at the
 goal, or at ``--seconds`` on its clock.
 
     python benchmarks/recommended_training.py RUN PROBE [--repetitions 3] [--goal GOAL] [--seconds 60] [--data-dir DIR]
@@ -39,7 +39,7 @@ from batchscope.machine.cores import processor_name
 from batchscope.plan.rungs import Grid
 from batchscope.spec.probe import Probe
 
-LAST_LOOK = 10**7
+LAST_EVALUATION = 10**7
 CHUNK = 1000
 
 
@@ -81,12 +81,12 @@ def train(setting: Setting, workload: bs.Workload, goal: bs.Goal, seed: int, mos
     assert isinstance(workload.train, tuple)
     inputs, targets = workload.train
     assert isinstance(inputs, Tensor) and isinstance(targets, Tensor)
-    looks = iter(Grid(1.05, 1, LAST_LOOK).looks())
-    step, seconds, look = 0, 0.0, next(looks)
+    evaluations = iter(Grid(1.05, 1, LAST_EVALUATION).evaluations())
+    step, seconds, evaluation = 0, 0.0, next(evaluations)
     order, place = torch.randperm(len(inputs)), 0
     while seconds < most_seconds:
         started = time.perf_counter()
-        while step < look:
+        while step < evaluation:
             batch = order[place : place + setting.batch_size]
             place += setting.batch_size
             if place >= len(inputs):
@@ -98,7 +98,7 @@ def train(setting: Setting, workload: bs.Workload, goal: bs.Goal, seed: int, mos
         seconds += time.perf_counter() - started
         if goal.is_reached(validate(model, workload, goal.metric.removeprefix("validation/"))):
             return {"steps": step, "seconds": seconds}
-        look = next(looks)
+        evaluation = next(evaluations)
     return {"steps": None, "seconds": None}
 
 

@@ -23,7 +23,7 @@ from batchscope.models import CharacterTransformer, FullyConnected, ResNetWithou
 
 EXAMPLES, CONTEXT, CHARACTERS = 4096, 64, 64
 LEARNING_RATE, MOMENTUM = 1e-4, 0.9
-STRETCH = 64  # steps of one call: from one look to the next at step 1,300 of the grid of ratio 1.05
+STRETCH = 64  # steps of one call: from one evaluation to the next at step 1,300 of the grid of ratio 1.05
 MIB = 2**20
 
 
@@ -128,7 +128,7 @@ class Ours:
         from batchscope import Study, Workload
         from batchscope.engine.choice import choose
         from batchscope.engine.randomness import keeping_generators
-        from batchscope.engine.training import Cell, Loaded
+        from batchscope.engine.training import Loaded, Training
         from batchscope.plan.sampling import first_trials
 
         inputs, targets = MODELS[name].data(torch.Generator().manual_seed(0))
@@ -149,12 +149,12 @@ class Ours:
                 "budget": {"steps": self.budget_steps},
             }
         )
-        self.cell = Cell(Loaded(workload, study, torch.device(self.device)), batch_size)
+        self.training = Training(Loaded(workload, study, torch.device(self.device)), batch_size)
         self.trials = first_trials(study.search, batch_size, study.seed, self.limit * (self.place + 1))
         self.barrier.wait()
         started = time.perf_counter()
-        with keeping_generators(self.cell.loaded.device):
-            choice = choose(self.cell, self.trials[: self.limit], study.engine).choice
+        with keeping_generators(self.training.loaded.device):
+            choice = choose(self.training, self.trials[: self.limit], study.engine).choice
         return choice, time.perf_counter() - started
 
     def prepare(self, choice: Any) -> int:
@@ -163,9 +163,9 @@ class Ours:
         from batchscope.engine.pack import Pack
         from batchscope.engine.program import advance
 
-        self.program, self.advance = program_of(choice, self.cell), advance
+        self.program, self.advance = program_of(choice, self.training), advance
         mine = self.trials[choice.pack_size * self.place :][: choice.pack_size]
-        self.pack = Pack.fresh(self.cell, mine)
+        self.pack = Pack.fresh(self.training, mine)
         self.train(1)
         self.barrier.wait()
         started = time.perf_counter()
@@ -244,7 +244,7 @@ class Machine:
 
 
 def fitting(step_seconds: float, seconds: float) -> int:
-    """Steps of a call of about a quarter of the time, at most those between two looks."""
+    """Steps of a call of about a quarter of the time, at most those between two evaluations."""
     return max(1, min(STRETCH, int(seconds / 4 / step_seconds)))
 
 

@@ -76,7 +76,7 @@ def measure(
         random.Random(number).shuffle(turns)
         for take in turns:
             take()
-            time.sleep(0.01)  # threads of a parallel region look out for the next one for a while
+            time.sleep(0.01)  # threads of a parallel region evaluation out for the next one for a while
         # Where a single step takes longer than a turn, rounds would take minutes.
         if number and time.perf_counter() - started > 2 * len(turns) * options.seconds:
             break

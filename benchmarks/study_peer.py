@@ -1,8 +1,8 @@
 """The peer of ``study_time.py``: Optuna around the training loop that a user of PyTorch would write.
 
-It is handed a plan: for every batch size the points, seeds and looks of our study. Points are enqueued; the sampler is
-``QMCSampler`` all the same. Data order and initial values come from our seeds, so that a trial crosses the goal
-where ours does, up to rounding. A trial stops when it reaches the goal, when its loss is no number, at the budget,
+It is handed a plan: for every batch size the points, seeds and evaluations of our study. Points are enqueued; the
+sampler is ``QMCSampler`` all the same. Data order and initial values come from our seeds, so that a trial crosses the
+goal where ours does, up to rounding. A trial stops when it reaches the goal, when its loss is no number, at the budget,
 or when the pruner says so.
 
 Three arrangements for all cores: ``processes`` of one thread each that share the studies through a journal file,
@@ -47,7 +47,7 @@ class Objective:
 
     def __init__(self, plan: Plan, workload: Workload, batch_size: str) -> None:
         self.plan, self.cell, self.batch_size = plan, plan["batch_sizes"][batch_size], int(batch_size)
-        self.looks = frozenset(self.cell["looks"])
+        self.evaluations = frozenset(self.cell["evaluations"])
         self.model = workload.model
         assert isinstance(workload.train, tuple) and isinstance(workload.validation, tuple)
         self.inputs, self.labels = workload.train
@@ -71,7 +71,7 @@ class Objective:
             loss = F.cross_entropy(model(self.inputs[batch]), self.labels[batch])
             loss.backward()
             optimizer.step()
-            if step in self.looks:
+            if step in self.evaluations:
                 error, evaluations = self.error(model), evaluations + 1
                 if error < self.plan["goal"]:
                     status = "reached"

@@ -2,9 +2,9 @@
 
 The answer is the steps to result of ``fashion_mnist/fc-256`` at batch sizes 16, 64, 256 and 1024: the fewest steps of
 16 trials to a validation error below 0.15, in at most 10 epochs. All contenders have the same trials (the Sobol points
-of our study, which the peer's ``QMCSampler`` gets enqueued), the same initial values, data order, looks and validation
-examples, and a peer's trial stops when it reaches the goal. So steps must agree up to rounding; how many trials do is
-reported, of those that both saw reach the goal: our race stops the others before.
+of our study, which the peer's ``QMCSampler`` gets enqueued), the same initial values, data order, evaluations and
+validation examples, and a peer's trial stops when it reaches the goal. So steps must agree up to rounding; how many
+trials do is reported, of those that both saw reach the goal: our race stops the others before.
 
     ours        ``batchscope run``; margin 1, because the answer that is asked for has no intervals, for whose sake a
                 race otherwise runs the others on to 1.5 times the winner
@@ -16,7 +16,7 @@ that share a journal file, ``n_jobs`` threads, or one trial after the other. The
 
 Every contender runs in a fresh process. "Seconds" is its whole life, with the start of Python, imports and data, and
 our report. Examples trained on (example-gradients) are the work, without what our engine spends on timing its programs;
-evaluations are looks of one trial at the validation examples.
+evaluations are evaluations of one trial at the validation examples.
 
     python benchmarks/study_time.py [--data-dir DIR] [--batch-sizes 16,64,256,1024] [--trials 16] [--epochs-budget 10]
                                     [--peers pruner,nopruner | none] [--arrangement auto] [--repeat 1]
@@ -51,7 +51,7 @@ EXAMPLE = HERE.parent / "examples" / "fashion_mnist.yaml"
 PILOT_EXAMPLES = 16_000
 PEERS = {"nopruner": False, "pruner": True}
 WANTED = {"nopruner": 20.0, "pruner": 5.0}  # times our wall time
-SAME = 1.06  # times our steps: rounding may move a crossing by a look
+SAME = 1.06  # times our steps: rounding may move a crossing by an evaluation
 ARRANGEMENTS = ("processes", "threads", "alone")
 
 Found = dict[str, Any]
@@ -73,7 +73,7 @@ def plan_of(study: bs.Study, data_dir: Path | None) -> Found:
         cells[str(batch_size)] = {
             "points": [dict(trial.hyperparameters) for trial in trials],
             "seeds": [trial.seed for trial in trials],
-            "looks": grid.looks(),
+            "evaluations": grid.evaluations(),
             "last": grid.last,
         }
     space = {name: (d.min, d.max) for name, d in study.search.space.items() if isinstance(d, Range)}
@@ -89,12 +89,12 @@ def plan_of(study: bs.Study, data_dir: Path | None) -> Found:
 
 
 def pilot_of(plan: Found, cores: int) -> Found:
-    """A trial for each core and a few hundred steps, with as many looks for a step as the whole has."""
+    """A trial for each core and a few hundred steps, with as many evaluations for a step as the whole has."""
     cells = {}
     for batch_size, cell in plan["batch_sizes"].items():
         last = min(cell["last"], max(1, PILOT_EXAMPLES // int(batch_size)))
-        looks = max(1, round(len(cell["looks"]) * last / cell["last"]))
-        thinned = {"looks": [round(last * (i + 1) / looks) for i in range(looks)], "last": last}
+        evaluations = max(1, round(len(cell["evaluations"]) * last / cell["last"]))
+        thinned = {"evaluations": [round(last * (i + 1) / evaluations) for i in range(evaluations)], "last": last}
         cells[batch_size] = {"points": cell["points"][:cores], "seeds": cell["seeds"][:cores], **thinned}
     return {**plan, "label": f"{plan['label']} pilot", "goal": -1.0, "batch_sizes": cells}
 
@@ -119,7 +119,7 @@ def ours(study: bs.Study, root: Path, data_dir: Path | None) -> Found:
     run, goal = bs.open_run(folder), study.goals[0]
     crossed = run.measurements.filter(pl.col(goal.metric) < goal.threshold).group_by("trial")
     steps = dict(crossed.agg(pl.col("step").min()).collect().iter_rows())
-    looks = dict(run.measurements.group_by("batch_size").agg(pl.len()).collect().iter_rows())
+    evaluations = dict(run.measurements.group_by("batch_size").agg(pl.len()).collect().iter_rows())
     cells: Found = {}
     for (size,), trials in run.trials.group_by("batch_size"):
         by_index = {row["index"]: steps.get(row["trial"]) for row in trials.iter_rows(named=True)}
@@ -128,7 +128,7 @@ def ours(study: bs.Study, root: Path, data_dir: Path | None) -> Found:
             "steps": fewest(by_index.values()),
             "crossings": by_index,
             "example_gradients": int(trials["examples"].sum()),
-            "evaluations": looks[size],
+            "evaluations": evaluations[size],
             "train_seconds": float(trials["train_seconds"].sum()),
             "evaluation_seconds": float(trials["evaluation_seconds"].sum()),
             "statuses": dict(sorted(trials["status"].value_counts().iter_rows())),

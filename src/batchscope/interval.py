@@ -1,4 +1,4 @@
-"""A number with its interval, and how draws of a number become one. Known to every room; without torch."""
+"""A number with its interval, and how samples of a number become one. Known to every room; without torch."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class Interval:
             raise ValueError(f"an interval needs finite low <= value <= high, got {self}")
 
     @classmethod
-    def from_draws(cls, value: float, draws: NDArray[np.float64], level: float = 0.9) -> Interval:
-        """The central interval of draws (D,), widened to hold ``value``; what is infinite becomes ``None``.
+    def from_samples(cls, value: float, samples: NDArray[np.float64], level: float = 0.9) -> Interval:
+        """The central interval of samples (D,), widened to hold ``value``; what is infinite becomes ``None``.
 
         An infinite draw says "below", or "beyond", what was measured.
         """
         # Order statistics, not interpolation: between a finite draw and an infinite one there is no number.
-        low = float(np.quantile(draws, (1 - level) / 2, method="lower"))
-        high = float(np.quantile(draws, (1 + level) / 2, method="higher"))
+        low = float(np.quantile(samples, (1 - level) / 2, method="lower"))
+        high = float(np.quantile(samples, (1 + level) / 2, method="higher"))
         return cls(_finite(value), _finite(min(low, value)), _finite(max(high, value)), level)
 
     @classmethod
-    def from_log_draws(cls, value: float, log_draws: NDArray[np.float64], level: float = 0.9) -> Interval:
-        """The same of draws (D,) that are given by their logarithms; one too large for a number counts as infinite.
+    def from_log_samples(cls, value: float, log_samples: NDArray[np.float64], level: float = 0.9) -> Interval:
+        """The same of samples (D,) that are given by their logarithms; one too large for a number counts as infinite.
 
         A logarithm of minus infinity says "below" too.
         """
         with np.errstate(over="ignore"):
-            return cls.from_draws(value, np.where(np.isneginf(log_draws), -np.inf, np.exp(log_draws)), level)
+            return cls.from_samples(value, np.where(np.isneginf(log_samples), -np.inf, np.exp(log_samples)), level)
 
     def to_dict(self) -> dict[str, float | None]:
         """``{"value", "low", "high"}``, ready for JSON."""

@@ -29,13 +29,13 @@ def seconds(examples: float) -> float:
 
 
 def curve(
-    sizes: Iterable[int] = SIZES, *, spread: float = 0.0, missed: Iterable[int] = (), draws: int = 400, **columns: Any
+    sizes: Iterable[int] = SIZES, *, spread: float = 0.0, missed: Iterable[int] = (), samples: int = 400, **columns: Any
 ) -> Curve:
     """The exact curve; ``spread`` is the standard deviation of log steps, ``missed`` sizes did not reach the goal."""
     sizes = list(sizes)
     inside = [size not in set(missed) for size in sizes]
     values = np.array([steps(size) if reached else np.nan for size, reached in zip(sizes, inside, strict=True)])
-    noise = np.random.default_rng(0).standard_normal((draws, len(sizes)))
+    noise = np.random.default_rng(0).standard_normal((samples, len(sizes)))
     sample = values * np.exp(spread * noise)
     table = pl.DataFrame(
         {
@@ -52,7 +52,7 @@ def curve(
     )
     known = np.array(sizes)[inside] * 1.0
     found = regimes(known, values[inside], np.log(sample[:, inside]) + 1e-6 * noise[:, inside])
-    return Curve(GOAL, table, found, log_draws=np.log(sample))
+    return Curve(GOAL, table, found, log_samples=np.log(sample))
 
 
 def probe(

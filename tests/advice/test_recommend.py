@@ -82,7 +82,7 @@ def test_idealised_hardware_takes_steps_and_examples() -> None:
     # B S(B) = S0 B + E0 is at most a tenth above its value at 1 up to this batch size.
     limit = 0.1 * EXAMPLES / FEWEST + 1.1
     assert found.balanced.batch_size == max(size for size in SIZES if size <= limit)
-    assert [option.batch_size for option in found.front] == list(SIZES[::-1])
+    assert [option.batch_size for option in found.pareto_front] == list(SIZES[::-1])
     assert found.scaling.is_empty() and found.useful_devices is None
     assert any("idealised" in line for line in found.assumptions)
 
@@ -101,7 +101,7 @@ def random_recommendation(seed: int) -> Recommendation:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_front_and_the_choices_are_those_of_an_exhaustive_comparison(seed: int) -> None:
+def test_the_pareto_front_and_the_choices_are_those_of_an_exhaustive_comparison(seed: int) -> None:
     found = random_recommendation(seed)
     rows = found.options.select("batch_size", "devices", "time", "cost").rows()
     undominated = {
@@ -110,14 +110,14 @@ def test_the_front_and_the_choices_are_those_of_an_exhaustive_comparison(seed: i
         if not any(t <= time and c <= cost and (t, c) != (time, cost) for _, _, t, c in rows)
     }
     assert {(option.batch_size, option.devices) for option in found} == undominated
-    assert {row[:2] for row in found.options.filter("front").rows()} == undominated
+    assert {row[:2] for row in found.options.filter("pareto_front").rows()} == undominated
     times = [option.time.value or 0 for option in found]
     assert times == sorted(times) and len(found) == len(times)
     assert found.fastest.time.value == min(row[2] for row in rows)
     least = min(row[3] for row in rows)
     assert found.cheapest.cost.value == least
     assert found.balanced.time.value == min(row[2] for row in rows if row[3] <= 1.1 * least)
-    for option in (found.fastest, found.cheapest, found.balanced, *found.front):
+    for option in (found.fastest, found.cheapest, found.balanced, *found.pareto_front):
         assert option.why and option.time.low < option.time.value < option.time.high  # type: ignore[operator]
 
 
@@ -211,7 +211,7 @@ def test_confirmed_steps_count_where_every_point_was_confirmed() -> None:
         "confirmed_high": [1.6 * steps(size) for size in sizes],
     }
     partly = curve(sizes, **again)
-    confirmed = replace(partly, confirmed=True, log_draws=np.log(1.5) + partly.log_draws)
+    confirmed = replace(partly, confirmed=True, log_samples=np.log(1.5) + partly.log_samples)
     found = recommend(confirmed, probe())
     assert found.fastest.steps == Interval(1.5 * steps(64), 1.4 * steps(64), 1.6 * steps(64))
     assert found.fastest.time.low == pytest.approx(1.4 * steps(64) * seconds(64))
@@ -231,10 +231,10 @@ def test_batch_sizes_that_missed_the_goal_are_no_options() -> None:
         recommend(none)
 
 
-def test_the_chance_of_being_the_fastest_is_that_of_the_draws() -> None:
+def test_the_chance_of_being_the_fastest_is_that_of_the_samples() -> None:
     # Of two batch sizes whose times are log-normal with one median each, the faster wins with this probability.
     spread = 0.3
-    found = recommend(curve([64, 128], spread=spread, draws=4000), probe())
+    found = recommend(curve([64, 128], spread=spread, samples=4000), probe())
     away = math.log(steps(128) * seconds(128) / (steps(64) * seconds(64))) / (spread * math.sqrt(2))
     chance = 0.5 * math.erfc(-away / math.sqrt(2))
     stated = int(found.fastest.why.split(" in ")[-1].split("%")[0]) / 100
@@ -242,7 +242,7 @@ def test_the_chance_of_being_the_fastest_is_that_of_the_draws() -> None:
 
 
 def test_intervals_join_steps_and_seconds() -> None:
-    found = recommend(curve(spread=0.3, draws=4000), probe(spread=0.4))
+    found = recommend(curve(spread=0.3, samples=4000), probe(spread=0.4))
     time = found.fastest.time
     assert math.log(time.high / time.low) / 2 / 1.645 == pytest.approx(0.5, rel=0.05)  # type: ignore[operator]
     steps_only = found.fastest.steps
@@ -292,7 +292,7 @@ def test_the_document_is_json_and_says_the_same() -> None:
     text = json.dumps(document(found, workload="w", device="d"), allow_nan=False)
     read = json.loads(text)
     assert read["schema"] == 1 and read["units"] == {"time": "seconds", "cost": "money", "energy": None}
-    assert [option["batch_size"] for option in read["front"]] == [option.batch_size for option in found]
+    assert [option["batch_size"] for option in read["pareto_front"]] == [option.batch_size for option in found]
     assert len(read["options"]) == found.options.height
     assert read["fastest"]["time"] == found.fastest.time.to_dict()
     assert read["fastest"]["hyperparameters"] == dict(found.fastest.hyperparameters)

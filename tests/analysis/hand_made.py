@@ -42,11 +42,11 @@ def tables(*trials: Trial, metric: str = "validation/error") -> tuple[pl.DataFra
         }
         for trial in trials
     ]
-    looks = [
+    evaluations = [
         (trial.trial, trial.batch_size, step, step * trial.batch_size, step * trial.batch_size / TRAIN_SIZE, value)
         for trial in trials
         for step, value in trial.values.items()
     ]
     names = ["trial", "batch_size", "step", "examples", "epoch"]
     kinds = dict.fromkeys(names, pl.Int64) | {"trial": pl.String, "epoch": pl.Float64, metric: pl.Float64}
-    return pl.DataFrame(rows, infer_schema_length=None), pl.DataFrame(looks, schema=kinds, orient="row")
+    return pl.DataFrame(rows, infer_schema_length=None), pl.DataFrame(evaluations, schema=kinds, orient="row")

@@ -24,14 +24,14 @@ from batchscope.spec.goal import Goal
 
 Array = NDArray[np.float64]
 GOAL = Goal.parse("validation/error < 0.5")
-LOOKS = np.unique(np.round(1.05 ** np.arange(330))).astype(np.int64)
+EVALUATIONS = np.unique(np.round(1.05 ** np.arange(330))).astype(np.int64)
 BATCH_SIZES = 2.0 ** np.arange(11)
 REGIMES = ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size")
 
 
-def look(steps: Array) -> NDArray[np.int64]:
-    """The first look at or after each of ``steps``."""
-    return LOOKS[np.searchsorted(LOOKS, steps)]
+def evaluation(steps: Array) -> NDArray[np.int64]:
+    """The first evaluation at or after each of ``steps``."""
+    return EVALUATIONS[np.searchsorted(EVALUATIONS, steps)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Surface:
     sobol: bool = False
 
     def pool(self, size: int, generator: np.random.Generator) -> Array:
-        """Steps (size, M) seen on the grid of looks; divergent points are drawn again."""
+        """Steps (size, M) seen on the grid of evaluations; divergent points are drawn again."""
         fewest, critical = 60.0, 40.0
         law = fewest * (1 + (critical / BATCH_SIZES) ** self.sharpness) ** (1 / self.sharpness)
         best = np.array([0.55, 0.42, 0.61])[: self.dimensions]
@@ -59,7 +59,7 @@ class Surface:
             if self.divergent_beyond:
                 cost[:, 0] = 2 * np.abs(away[:, 0])
             noise = self.noise * generator.standard_normal(size)
-            columns.append(look(base * np.exp(np.minimum(cost.sum(1) + noise, 9.0))))
+            columns.append(evaluation(base * np.exp(np.minimum(cost.sum(1) + noise, 9.0))))
         return np.column_stack(columns).astype(float)
 
     def _points(self, size: int, generator: np.random.Generator) -> Array:
@@ -82,7 +82,7 @@ def noisy_quadratic_pool(size: int, generator: np.random.Generator, momentum: bo
         rate = rate * (1 - gamma)
         position, velocity = np.full((size, dimensions), 3.0), np.zeros((size, dimensions))
         steps, running = np.full(size, np.inf), np.arange(size)
-        for previous, now in zip(np.concatenate([[0], LOOKS[:-1]]), LOOKS, strict=True):
+        for previous, now in zip(np.concatenate([[0], EVALUATIONS[:-1]]), EVALUATIONS, strict=True):
             for _ in range(previous, now):
                 noise = generator.standard_normal(position.shape) * np.sqrt(8.0 / batch_size)
                 velocity = gamma * velocity + curvature * position + np.sqrt(curvature) * noise
@@ -131,17 +131,19 @@ class Truth:
 def tables(steps: Array, margin: float | None = 1.5) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The tables of a study with steps (n, M) to the goal: raced with ``margin``, or trained to the end.
 
-    Only the first trial of a batch size has all its looks in the table, for the others add nothing to the grid.
+    Only the first trial of a batch size has all its evaluations in the table, for the others add nothing to the grid.
     """
     rows, measured = [], []
     for column, batch_size in zip(steps.T, BATCH_SIZES.astype(int), strict=True):
         end = column.min() * margin if margin else column[np.isfinite(column)].max() * 1.1
-        stop = int(LOOKS[np.searchsorted(LOOKS, end, side="right") - 1])
+        stop = int(EVALUATIONS[np.searchsorted(EVALUATIONS, end, side="right") - 1])
         for index, first in enumerate(column):
             trial, reached = f"{batch_size:08x}{index:08x}", first <= stop
             rows.append((trial, batch_size, index, 0, 0, "complete" if reached else "censored", stop))
             if index == 0:
-                measured += [(trial, batch_size, at, 0.0 if at >= first else 1.0) for at in LOOKS[LOOKS <= stop]]
+                measured += [
+                    (trial, batch_size, at, 0.0 if at >= first else 1.0) for at in EVALUATIONS[EVALUATIONS <= stop]
+                ]
             elif reached:
                 measured.append((trial, batch_size, int(first), 0.0))
     names = ["trial", "batch_size", "index", "replicate", "revision", "status", "steps"]
@@ -167,7 +169,7 @@ def confirmation_coverage(noise: float, sharpness: float, studies: int, seeds: i
     """The same for curves drawn from ``seeds`` confirmations of every winner; "steps" is the median over seeds."""
     generator = np.random.default_rng([2, round(100 * noise), round(10 * sharpness)])
     law = 80 * (1 + (40 / BATCH_SIZES) ** sharpness) ** (1 / sharpness)
-    pool = look(law * np.exp(noise * generator.standard_normal((20_001, len(law))))).astype(float)
+    pool = evaluation(law * np.exp(noise * generator.standard_normal((20_001, len(law))))).astype(float)
     median, truth = np.median(pool, axis=0), Truth.of(law)
     held = []
     for study in range(studies):

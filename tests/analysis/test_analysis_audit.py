@@ -42,12 +42,12 @@ def test_the_boundary_check_names_the_side() -> None:
 
 
 def run(steps: list[int], stopped_at: int | None = None) -> tuple[Trial, ...]:
-    looks = range(1, max(steps) + 1)
+    evaluations = range(1, max(steps) + 1)
     return tuple(
         Trial(
             str(index),
             8,
-            {at: 0.1 if at >= step else 0.9 for at in looks if stopped_at is None or at <= stopped_at},
+            {at: 0.1 if at >= step else 0.9 for at in evaluations if stopped_at is None or at <= stopped_at},
             "complete" if stopped_at is None or step <= stopped_at else "censored",
             index,
         )

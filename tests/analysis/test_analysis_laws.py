@@ -76,8 +76,8 @@ def test_intervals_hold_the_truth_whether_from_draws_or_from_residuals() -> None
     hits = []
     for _ in range(60):
         noisy = steps(40.0) * np.exp(0.1 * draw.standard_normal(len(SIZES)))
-        draws = noisy * np.exp(0.1 * draw.standard_normal((300, len(SIZES))))
-        found = [laws.fit(SIZES, noisy, np.log(draws)), laws.fit(SIZES, noisy)]
+        samples = noisy * np.exp(0.1 * draw.standard_normal((300, len(SIZES))))
+        found = [laws.fit(SIZES, noisy, np.log(samples)), laws.fit(SIZES, noisy)]
         ends = [(fit.critical_batch_size.low, fit.critical_batch_size.high) for fit in found]
         hits.append([(low or 0) <= 40 <= (high or np.inf) for low, high in ends])
     assert (np.mean(hits, axis=0) >= 0.75).all()

@@ -15,7 +15,7 @@ from batchscope.spec.goal import Goal
 GOAL = Goal.parse("validation/error < 0.5")
 RUN = tables(
     Trial("fast", 8, {10: 0.9, 20: 0.5, 30: 0.4, 40: 0.6}, index=0),
-    Trial("first look", 8, {10: 0.1}, index=1),
+    Trial("first evaluation", 8, {10: 0.1}, index=1),
     Trial("late", 8, {10: 0.9, 20: 0.8}, status="censored", index=2),
     Trial("blew up", 8, {10: 0.9, 20: math.nan}, status="diverged", index=3),
     Trial("blew up after", 8, {10: 0.9, 20: 0.3, 30: math.nan}, status="diverged", index=4),
@@ -29,10 +29,10 @@ def by_trial(goal: Goal = GOAL) -> dict[str, dict[str, object]]:
     return {row["trial"]: row for row in table.iter_rows(named=True)}
 
 
-def test_the_goal_is_reached_at_the_first_look_strictly_beyond_it() -> None:
+def test_the_goal_is_reached_at_the_first_evaluation_strictly_beyond_it() -> None:
     found = {name: (row["goal_step"], row["before"]) for name, row in by_trial().items()}
     assert found["fast"] == (30, 20)
-    assert found["first look"] == (10, 0)
+    assert found["first evaluation"] == (10, 0)
     assert found["late"] == (None, None)
     assert found["unmeasured"] == (30, 20)
 
@@ -43,16 +43,16 @@ def test_a_trial_that_diverged_counts_only_if_it_had_reached_the_goal() -> None:
     assert [name for name, row in found.items() if not row["feasible"]] == ["blew up"]
 
 
-def test_a_trial_is_known_not_to_have_reached_the_goal_up_to_the_look_before_or_its_end() -> None:
+def test_a_trial_is_known_not_to_have_reached_the_goal_up_to_the_evaluation_before_or_its_end() -> None:
     found = by_trial()
-    assert (found["fast"]["watched"], found["first look"]["watched"], found["late"]["watched"]) == (20, 0, 20)
+    assert (found["fast"]["watched"], found["first evaluation"]["watched"], found["late"]["watched"]) == (20, 0, 20)
 
 
 def test_a_metric_that_should_rise_is_beyond_the_goal_above_it_and_never_when_not_a_number() -> None:
     found = by_trial(Goal.parse("validation/error > 0.85"))
     assert found["fast"]["goal_step"] == 10
     assert found["blew up after"]["goal_step"] == 10
-    assert found["first look"]["goal_step"] is None
+    assert found["first evaluation"]["goal_step"] is None
     assert not outcomes(*RUN, Goal.parse("validation/error > 1")).table.get_column("goal_step").count()
 
 
@@ -64,7 +64,10 @@ def test_lazy_measurements_give_the_same_table() -> None:
 def test_the_search_takes_the_first_feasible_trials_in_order_and_no_confirmations() -> None:
     found = outcomes(*RUN, GOAL)
     names = {count: group.get_column("trial").to_list() for count in (2, 4) for _, group in found.search(count)}
-    assert names == {2: ["fast", "first look"], 4: ["fast", "first look", "late", "blew up", "blew up after"]}
+    assert names == {
+        2: ["fast", "first evaluation"],
+        4: ["fast", "first evaluation", "late", "blew up", "blew up after"],
+    }
     assert found.fewest_feasible() == 5
     with pytest.raises(AnalysisError, match="at least 1"):
         list(found.search(0))

@@ -11,8 +11,8 @@ SIZES: Array = np.exp2(np.arange(0, 14, 0.25))
 
 
 def of(steps: Array, noise: float = 0.01) -> Regimes:
-    draws = steps * np.exp(noise * np.random.default_rng(0).standard_normal((300, len(steps))))
-    return regimes(SIZES, steps, None if draws is None else np.log(draws))
+    samples = steps * np.exp(noise * np.random.default_rng(0).standard_normal((300, len(steps))))
+    return regimes(SIZES, steps, None if samples is None else np.log(samples))
 
 
 def test_the_two_asymptote_law_has_its_boundaries_in_closed_form() -> None:
@@ -93,7 +93,7 @@ def test_two_batch_sizes_have_no_regimes() -> None:
 
 
 def test_what_has_no_interval_is_no_number_and_says_why() -> None:
-    # Steps known within a factor of a thousand: the draws put every boundary on either side of what was measured.
+    # Steps known within a factor of a thousand: the samples put every boundary on either side of what was measured.
     sizes = np.array([4.0, 16.0, 64.0, 256.0])
     steps = 60 * (1 + 40 / sizes)
     logs = np.log(steps) + 3.5 * np.random.default_rng(0).standard_normal((1000, 4))

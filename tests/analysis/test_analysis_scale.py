@@ -11,19 +11,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-STUDIES, TRIALS, LOOKS = 454, 371, 426
+STUDIES, TRIALS, EVALUATIONS = 454, 371, 426
 ANALYSE = """
 import json, resource, sys, time
 import polars as pl
 from batchscope import analysis
 from batchscope.spec.goal import Goal
 trials = pl.read_parquet(sys.argv[1] + "/trials.parquet")
-looks = pl.scan_parquet(sys.argv[1] + "/looks-*.parquet")
+evaluations = pl.scan_parquet(sys.argv[1] + "/evaluations-*.parquet")
 start = time.perf_counter()
-curve = analysis.steps_to_result(trials, looks, Goal.parse("validation/error < 0.25"))
-analysis.best_under_budgets(trials, looks, "validation/error")
-analysis.sensitivity(trials, looks, curve.goal)
-analysis.contour(trials, looks, "validation/error")
+curve = analysis.steps_to_result(trials, evaluations, Goal.parse("validation/error < 0.25"))
+analysis.best_under_budgets(trials, evaluations, "validation/error")
+analysis.sensitivity(trials, evaluations, curve.goal)
+analysis.contour(trials, evaluations, "validation/error")
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = {"seconds": time.perf_counter() - start, "memory_mib": memory / 1024, "batch_sizes": curve.table.height}
 print(json.dumps(found))
@@ -34,7 +34,7 @@ print(json.dumps(found))
 @pytest.mark.skipif(sys.platform == "win32", reason="measures memory with getrusage")
 def test_the_published_database_is_analysed_within_four_gigabytes(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    looks = np.unique(np.round(1.02 ** np.arange(700)).astype(np.int64))[:LOOKS]
+    evaluations = np.unique(np.round(1.02 ** np.arange(700)).astype(np.int64))[:EVALUATIONS]
     rows = []
     for batch_size in range(1, STUDIES + 1):
         rate = generator.random(TRIALS)
@@ -46,18 +46,18 @@ def test_the_published_database_is_analysed_within_four_gigabytes(tmp_path: Path
         rows.append(pl.DataFrame(columns).with_columns(pl.lit(batch_size).cast(pl.Int64).alias("batch_size")))
         pl.DataFrame(
             {
-                "trial": np.repeat(names, LOOKS),
-                "batch_size": np.full(TRIALS * LOOKS, batch_size),
-                "step": np.tile(looks, TRIALS),
-                "validation/error": 0.5 ** (1 + looks / steps[:, None]).ravel(),
+                "trial": np.repeat(names, EVALUATIONS),
+                "batch_size": np.full(TRIALS * EVALUATIONS, batch_size),
+                "step": np.tile(evaluations, TRIALS),
+                "validation/error": 0.5 ** (1 + evaluations / steps[:, None]).ravel(),
             }
-        ).write_parquet(tmp_path / f"looks-{batch_size:03}.parquet")
-    fixed = {"replicate": 0, "revision": 0, "status": "complete", "steps": int(looks[-1])}
+        ).write_parquet(tmp_path / f"evaluations-{batch_size:03}.parquet")
+    fixed = {"replicate": 0, "revision": 0, "status": "complete", "steps": int(evaluations[-1])}
     trials = pl.concat(rows).with_columns(pl.lit(value).alias(name) for name, value in fixed.items())
     trials.write_parquet(tmp_path / "trials.parquet")
     command = [sys.executable, "-c", ANALYSE, str(tmp_path)]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(found)
-    assert STUDIES * TRIALS * LOOKS > 71_600_000
+    assert STUDIES * TRIALS * EVALUATIONS > 71_600_000
     assert found["batch_sizes"] == STUDIES
     assert found["memory_mib"] < 4096

@@ -19,8 +19,8 @@ def run(*, early: bool = False) -> tuple[Trial, ...]:
     """The loss falls as 100 / (B step) down to B / 1000: large batches are faster, small ones get lower."""
     trials = []
     for batch_size in (10, 20, 40, 80):
-        looks = range(1, 2001 // batch_size + 1)
-        values = {at: max(100 / (batch_size * at), batch_size / 1000) for at in looks}
+        evaluations = range(1, 2001 // batch_size + 1)
+        values = {at: max(100 / (batch_size * at), batch_size / 1000) for at in evaluations}
         trials.append(Trial(str(batch_size), batch_size, values))
     if early:
         trials.append(Trial("stopped", 80, {1: 1.0}, "censored", index=1))
@@ -42,10 +42,10 @@ def test_the_speedup_is_the_ratio_of_steps() -> None:
     assert table.get_column("speedup")[0] == 1
 
 
-def test_looks_far_apart_stand_for_the_steps_between_them() -> None:
+def test_evaluations_far_apart_stand_for_the_steps_between_them() -> None:
     sparse = Trial("sparse", 8, {1: 0.9, 2: 0.8, 100: 0.4})
     found = speedup(*tables(sparse, Trial("small", 4, {1: 0.9, 200: 0.3}), metric=LOSS))
-    # Its last look stands for 98 of its 100 steps, so the quartile is its last value, which counts as reached.
+    # Its last evaluation stands for 98 of its 100 steps, so the quartile is its last value, which counts as reached.
     assert found.goal.threshold == pytest.approx(0.4)
     assert found.table.get_column("steps").to_list() == [200, 100]
 
@@ -58,7 +58,7 @@ def test_a_raced_run_has_neither_speedup_nor_contour() -> None:
         contour(*raced)
 
 
-def test_the_contour_table_is_the_best_of_the_trials_at_each_look() -> None:
+def test_the_contour_table_is_the_best_of_the_trials_at_each_evaluation() -> None:
     two = tables(Trial("a", 8, {1: 0.9, 2: 0.3, 3: 0.7}), Trial("b", 8, {1: 0.8, 2: 0.5, 3: 0.6}, index=1), metric=LOSS)
     table = contour(*two).table
     assert table.get_column("value").to_list() == [0.8, 0.3, 0.6]

@@ -16,7 +16,9 @@ GOAL = Goal.parse("validation/error < 0.5")
 
 
 def final(name: str, batch_size: int, exponent: int, value: float, status: str = "complete") -> Trial:
-    """A trial at base rate 2**exponent whose last five looks have the median ``value``, with one that is far off."""
+    """A trial at base rate 2**exponent whose last five evaluations have the median ``value``, with one that is far
+    off.
+    """
     last = {60: value, 70: value - 0.01, 80: value + 0.01, 90: value, 100: 5.0}
     return Trial(
         name, batch_size, {10: 0.9, 50: 0.0} | last, status, point={"learning_rate": 2.0**exponent * batch_size}

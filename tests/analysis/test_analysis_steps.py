@@ -58,10 +58,10 @@ def test_the_fewest_steps_win_and_ties_go_to_the_lower_index() -> None:
     assert (unreached["steps"], unreached["low"], unreached["trial"], unreached["learning_rate"]) == (None,) * 4
     assert unreached["validated"] is False
     assert "no trial reached the goal at batch size 16" in curve.notes[0]
-    assert np.isnan(curve.log_draws[:, 1]).all()
+    assert np.isnan(curve.log_samples[:, 1]).all()
 
 
-def test_the_interval_is_no_narrower_than_the_gap_between_looks() -> None:
+def test_the_interval_is_no_narrower_than_the_gap_between_evaluations() -> None:
     run = by_hand(*(reaching(str(index), 8, 30, index=index) for index in range(40)))
     best = row(steps_to_result(*run, GOAL))
     assert best["low"] == pytest.approx(21, abs=1)
@@ -85,7 +85,7 @@ def test_intervals_hold_the_expected_minimum_and_the_regimes_come_in_their_order
     values = [end.value for end in ends if end.value is not None]
     assert len(values) == 3
     assert values == sorted(values)
-    assert curve.log_draws.shape == (1000, 11)
+    assert curve.log_samples.shape == (1000, 11)
 
 
 def test_the_same_tables_give_the_same_curve_whatever_their_order() -> None:
@@ -152,8 +152,8 @@ def test_running_and_pruned_trials_are_pointed_out() -> None:
 
 
 def test_a_pruned_trial_counts_as_feasible_and_not_watched_for_longer() -> None:
-    trials, looks = by_hand(reaching("a", 8, 30), reaching("b", 8, None, 20, status="pruned", index=1))
-    curve = steps_to_result(trials, looks, GOAL)
+    trials, evaluations = by_hand(reaching("a", 8, 30), reaching("b", 8, None, 20, status="pruned", index=1))
+    curve = steps_to_result(trials, evaluations, GOAL)
     assert (row(curve, 8)["feasible"], row(curve, 8)["reached"]) == (2, 1)
 
 
@@ -180,13 +180,13 @@ def test_confirmation_shows_the_median_over_seeds_and_draws_the_regimes_from_it(
     assert isinstance(low, float) and isinstance(high, float)
     assert 35 < low < 50 < high < 75
     assert curve.confirmed
-    np.testing.assert_allclose(np.median(curve.log_draws, axis=0), np.mean(np.log(CONFIRMED)), atol=0.03)
+    np.testing.assert_allclose(np.median(curve.log_samples, axis=0), np.mean(np.log(CONFIRMED)), atol=0.03)
 
 
 def test_two_seeds_far_apart_leave_wide_intervals_and_finite_answers() -> None:
-    # With two seeds the draws are Cauchy's: some lie so far out that no number holds their steps.
+    # With two seeds the samples are Cauchy's: some lie so far out that no number holds their steps.
     curve = steps_to_result(*confirmed_run(2, 98), GOAL)
-    logs = curve.log_draws
+    logs = curve.log_samples
     assert curve.confirmed and np.isfinite(logs).all() and np.abs(logs).max() > np.log(np.finfo(float).max)
     low, high = row(curve)["confirmed_low"], row(curve)["confirmed_high"]
     assert isinstance(low, float) and isinstance(high, float) and low < 1 < 1e4 < high

@@ -119,7 +119,7 @@ def test_a_driver_whose_lock_was_taken_stops_and_spoils_nothing(
 
 
 def read(folder: Path, *, summarise: bool = True) -> int:
-    """What readers do, beside a driver; how many looks they saw, all of them of whole units."""
+    """What readers do, beside a driver; how many evaluations they saw, all of them of whole units."""
     try:
         run = bs.open_run(folder)
     except StoreError as error:
@@ -132,15 +132,15 @@ def read(folder: Path, *, summarise: bool = True) -> int:
         except AnalysisError as error:
             assert "no trials yet" in str(error)
     assert run.warnings == []
-    trials, looks = Store.open(folder).tables()
-    seen = looks.collect()
+    trials, evaluations = Store.open(folder).tables()
+    seen = evaluations.collect()
     assert not seen.select(pl.struct("trial", "step").is_duplicated().any()).item()
     known = dict(trials.select("trial", "steps").iter_rows())
     steps = {name: group["step"].to_list() for (name,), group in seen.group_by("trial", maintain_order=True)}
     assert set(steps) == set(known)
-    grid = Grid(1.2, 1, 60).looks()
+    grid = Grid(1.2, 1, 60).evaluations()
     for trial, found in steps.items():
-        assert sorted(found) == [look for look in grid if look <= known[trial]]
+        assert sorted(found) == [evaluation for evaluation in grid if evaluation <= known[trial]]
     return len(seen)
 
 

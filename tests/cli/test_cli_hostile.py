@@ -128,11 +128,13 @@ def test_whatever_is_done_to_the_files_there_is_no_wrong_curve(
     truth = tables(good / "run")[1]
     try:
         run = bs.open_run(folder)
-        looks = run.measurements.drop("seconds").collect().select(truth.columns)
-        assert looks.join(truth, on=truth.columns, how="anti", nulls_equal=True).is_empty()
+        evaluations = run.measurements.drop("seconds").collect().select(truth.columns)
+        assert evaluations.join(truth, on=truth.columns, how="anti", nulls_equal=True).is_empty()
         known = dict(run.trials.select("trial", "steps").iter_rows())
-        assert all(step <= known[trial] for trial, step in looks.select("trial", "step").iter_rows())
-        assert len(looks) == len(truth) or run.warnings or any(kind in {"remove", "rename"} for kind, _ in changes)
+        assert all(step <= known[trial] for trial, step in evaluations.select("trial", "step").iter_rows())
+        assert (
+            len(evaluations) == len(truth) or run.warnings or any(kind in {"remove", "rename"} for kind, _ in changes)
+        )
         run.summary()
     except BatchscopeError as error:
         assert str(error)

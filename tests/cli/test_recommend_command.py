@@ -52,7 +52,7 @@ def test_on_a_terminal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "learning_rate 0.64",
         "deadline: batch size 64 on 1 device: the cheapest that takes at most 1 h 30 min",
         "budget: batch size 256 on 4 devices: the fastest that costs at most 25",
-        "the time-cost front",
+        "the time-cost Pareto front",
         "the fastest batch size for each number of devices",
         "2(N-1)/N x bytes / bandwidth",
         "kWh",

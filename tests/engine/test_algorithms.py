@@ -11,27 +11,27 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from batchscope.engine.alone import Alone
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
-from batchscope.engine.program import Looks, Program, advance
-from batchscope.engine.training import Cell, Settings
+from batchscope.engine.program import Measurements, Program, advance
+from batchscope.engine.training import Settings, Training
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import StudyError
 from batchscope.nn import GhostBatchNorm1d
 from batchscope.optim import RULES, ScheduleFreeAdamW
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.timeline import Timeline
-from engine.workbench import Plain, cell, classification, normalised, study
+from engine.workbench import Plain, classification, normalised, study, training
 
 RATE = "search.space={learning_rate: {min: 1e-3, max: 3e-3}}"
 
 
 def states(program: Program, count: int = 3, steps: int = 12) -> dict[str, Tensor]:
-    trials = first_trials(program.cell.loaded.study.search, program.cell.batch_size, 0, count)
-    advanced = advance(program, Pack.fresh(program.cell, trials), steps, (steps,))
+    trials = first_trials(program.training.loaded.study.search, program.training.batch_size, 0, count)
+    advanced = advance(program, Pack.fresh(program.training, trials), steps, (steps,))
     assert advanced is not None
     return advanced[0].state
 
 
-def assert_pack_follows_loop(bench: Cell, steps: int = 12) -> None:
+def assert_pack_follows_loop(bench: Training, steps: int = 12) -> None:
     packed, looped = states(Vmap(bench), steps=steps), states(Loop(bench), steps=steps)
     for name, value in looped.items():
         torch.testing.assert_close(packed[name], value, rtol=1e-8, atol=1e-10)
@@ -39,7 +39,7 @@ def assert_pack_follows_loop(bench: Cell, steps: int = 12) -> None:
 
 @pytest.mark.parametrize("optimizer", RULES)
 def test_every_optimizer_in_a_pack_follows_the_loop(optimizer: str) -> None:
-    bench = cell(None, f"algorithm.optimizer={optimizer}", RATE)
+    bench = training(None, f"algorithm.optimizer={optimizer}", RATE)
     before = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 3)).state
     assert not torch.equal(before["parameter/layers.0.weight"], states(Loop(bench))["parameter/layers.0.weight"])
     assert_pack_follows_loop(bench)
@@ -52,7 +52,7 @@ def test_every_optimizer_in_a_pack_follows_the_loop(optimizer: str) -> None:
         "algorithm.warm_up=goyal",
         "algorithm.learning_rate_schedule={name: cosine, unit: budget, decay_steps: 1}",
         "algorithm.learning_rate_schedule={name: piecewise_constant, steps: [4, 8], factors: [0.5, 0.1]}",
-        "algorithm.scaling_rule={name: srsr, base_batch_size: 2}",
+        "algorithm.scaling_rule={name: square_root, base_batch_size: 2}",
         "algorithm.discard_small_loss={fraction: 0.3, epochs: 0.2}",
         "algorithm.clip_gradient_norm=0.3",
         "algorithm.average_weights=0.9",
@@ -63,19 +63,19 @@ def test_every_optimizer_in_a_pack_follows_the_loop(optimizer: str) -> None:
     ],
 )
 def test_every_extra_in_a_pack_follows_the_loop(change: str) -> None:
-    assert_pack_follows_loop(cell(None, change))
+    assert_pack_follows_loop(training(None, change))
 
 
 def test_ghost_batch_norm_is_put_in_place_of_batch_norm() -> None:
-    bench = cell(classification(normalised), "algorithm.ghost_batch_size=3")
+    bench = training(classification(normalised), "algorithm.ghost_batch_size=3")
     assert any(isinstance(module, GhostBatchNorm1d) for module in bench.loaded.module().modules())
     assert_pack_follows_loop(bench)
     with pytest.raises(Exception, match="has no batch norm; remove it"):
-        cell(None, "algorithm.ghost_batch_size=3").loaded.module()
+        training(None, "algorithm.ghost_batch_size=3").loaded.module()
 
 
 def test_discarding_leaves_the_largest_losses() -> None:
-    bench = cell(classification(lambda: Plain(0.0)), "algorithm.discard_small_loss={fraction: 0.5}")
+    bench = training(classification(lambda: Plain(0.0)), "algorithm.discard_small_loss={fraction: 0.5}")
     trial = first_trials(bench.loaded.study.search, 8, 0, 1)[0]
     advanced = advance(Vmap(bench), Pack.fresh(bench, [trial]), 1, (1,))
     inputs, targets = bench.batch(0)
@@ -91,7 +91,7 @@ STEPS_DOWN = "{name: piecewise_constant, unit: epochs, steps: [2, 4], factors: [
 @pytest.mark.parametrize("variant", ["increase", "hybrid", "decay"])
 def test_a_batch_schedule_sees_every_example_once_an_epoch_and_keeps_the_noise_scale(variant: str) -> None:
     plan = f"algorithm.batch_schedule={{variant: {variant}, max_batch_size: 40}}"
-    bench = cell(None, f"algorithm.learning_rate_schedule={STEPS_DOWN}", plan, "budget={epochs: 6}")
+    bench = training(None, f"algorithm.learning_rate_schedule={STEPS_DOWN}", plan, "budget={epochs: 6}")
     timeline = bench.timeline
     sizes = [timeline.examples(step + 1) - timeline.examples(step) for step in range(timeline.last)]
     assert (
@@ -112,17 +112,17 @@ def test_a_batch_schedule_sees_every_example_once_an_epoch_and_keeps_the_noise_s
 
 
 def test_the_scaling_rule_reads_the_space_as_that_of_the_base_batch_size() -> None:
-    for rule, factor in (("blr", 1.0), ("lsr", 4.0), ("srsr", 2.0)):
-        bench = cell(None, f"algorithm.scaling_rule={{name: {rule}, base_batch_size: 2}}")
+    for rule, factor in (("constant", 1.0), ("linear", 4.0), ("square_root", 2.0)):
+        bench = training(None, f"algorithm.scaling_rule={{name: {rule}, base_batch_size: 2}}")
         trials = tuple(first_trials(bench.loaded.study.search, 8, 0, 3))
         rates = Settings.of(bench, trials).learning_rates(0, 1)[0].tolist()
         assert rates == pytest.approx([factor * float(t.hyperparameters["learning_rate"]) for t in trials])
 
 
 def test_golmant_warm_up_begins_at_the_base_rate() -> None:
-    bench = cell(
+    bench = training(
         None,
-        "algorithm={scaling_rule: {name: lsr, base_batch_size: 2}, warm_up: {name: golmant, length: 1, unit: epochs}}",
+        "algorithm={scaling_rule: {name: linear, base_batch_size: 2}, warm_up: {name: golmant, length: 1, unit: epochs}}",
     )
     trials = tuple(first_trials(bench.loaded.study.search, 8, 0, 2))
     rates = Settings.of(bench, trials).learning_rates(0, 40)
@@ -134,7 +134,7 @@ def test_golmant_warm_up_begins_at_the_base_rate() -> None:
 
 def test_larger_momentum_comes_with_a_larger_batch() -> None:
     options = "{batch_schedule: {momentum_to: 0.95, max_batch_size: 64}}"
-    bench = cell(None, f"algorithm={options}", "search.space={learning_rate: 0.1, momentum: 0.8}")
+    bench = training(None, f"algorithm={options}", "search.space={learning_rate: 0.1, momentum: 0.8}")
     settings = Settings.of(bench, tuple(first_trials(bench.loaded.study.search, 8, 0, 1)))
     assert settings.hyper["momentum"].item() == pytest.approx(0.95)
     assert bench.timeline.examples(1) == 8 * 4  # B (1 - 0.8) / (1 - 0.95)
@@ -146,7 +146,7 @@ def test_larger_momentum_comes_with_a_larger_batch() -> None:
         (["algorithm={warm_up: {}}"], "warm_up_length is missing"),
         (["algorithm.warm_up=golmant"], "give scaling_rule too"),
         (["algorithm.warm_up=gentle"], "must be linear, goyal or golmant"),
-        (["algorithm.scaling_rule={name: lrs, base_batch_size: 2}"], "did you mean lsr?"),
+        (["algorithm.scaling_rule={name: lrs, base_batch_size: 2}"], "did you mean linear?"),
         (["algorithm={batch_schedule: {momentum_to: 0.99}}"], "momentum_to needs it to be one value"),
         (
             [
@@ -176,7 +176,7 @@ def test_a_schedule_in_epochs_needs_data_with_epochs() -> None:
 @pytest.mark.parametrize("program", [Loop, Vmap, Alone])
 def test_clipping_and_averaging_are_torchs_own(program: type[Program]) -> None:
     space = "search.space={learning_rate: 0.5, momentum: 0.9, clip_gradient_norm: [0.2, 1], average_weights: 0.9}"
-    bench = cell(classification(lambda: Plain(0.0)), space)
+    bench = training(classification(lambda: Plain(0.0)), space)
     trials = first_trials(bench.loaded.study.search, 8, 0, 3)
     advanced = advance(program(bench), Pack.fresh(bench, trials), 12, (12,))
     assert advanced is not None
@@ -201,7 +201,7 @@ def test_clipping_and_averaging_are_torchs_own(program: type[Program]) -> None:
 
 @pytest.mark.parametrize("program", [Loop, Vmap, Alone])
 def test_schedule_free_is_evaluated_at_its_average(program: type[Program]) -> None:
-    bench = cell(classification(lambda: Plain(0.0)), "algorithm.optimizer=schedule_free_adamw", RATE)
+    bench = training(classification(lambda: Plain(0.0)), "algorithm.optimizer=schedule_free_adamw", RATE)
     trials = first_trials(bench.loaded.study.search, 8, 0, 2)
     advanced = advance(program(bench), Pack.fresh(bench, trials), 12, (12,))
     assert advanced is not None
@@ -220,16 +220,16 @@ def test_schedule_free_is_evaluated_at_its_average(program: type[Program]) -> No
         assert_measures(bench, advanced[1], k, model)
 
 
-def validation_loss(bench: Cell, model: nn.Module) -> float:
+def validation_loss(bench: Training, model: nn.Module) -> float:
     inputs, targets = bench.loaded.validation
     assert isinstance(targets, Tensor)
     with torch.no_grad():
         return F.cross_entropy(model.eval()(inputs), targets).item()
 
 
-def assert_measures(bench: Cell, looks: Looks, k: int, model: nn.Module) -> None:
+def assert_measures(bench: Training, evaluations: Measurements, k: int, model: nn.Module) -> None:
     """The last evaluation of a trial is of this model."""
-    assert looks.metrics["validation/loss"][-1][k] == pytest.approx(validation_loss(bench, model), rel=1e-9)
+    assert evaluations.metrics["validation/loss"][-1][k] == pytest.approx(validation_loss(bench, model), rel=1e-9)
 
 
 @pytest.mark.parametrize(

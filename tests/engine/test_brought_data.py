@@ -36,7 +36,7 @@ from batchscope.runs.preflight import check_goals
 from batchscope.spec.examples import as_tensors
 from batchscope.spec.workload import Workload
 from batchscope.tensors import leaves
-from engine.workbench import cell, study
+from engine.workbench import study, training
 
 N = 24
 CROSS_ENTROPY = partial(F.cross_entropy, reduction="none")
@@ -247,7 +247,7 @@ def contrastive(**more: Any) -> Workload:
 
 
 def test_a_loss_for_a_batch_is_minimised_as_it_is_and_averaged_over_fixed_batches() -> None:
-    bench = cell(
+    bench = training(
         contrastive(evaluation_batch_size=20),
         "goals=['validation/loss < 0']",
         "algorithm.optimizer=sgd",
@@ -273,19 +273,19 @@ def test_what_a_loss_for_a_batch_cannot_have_is_refused_and_what_it_costs_is_sai
     found = contrastive()
     assert "one after the other by the plain loop" in found.remarks[0]
     with pytest.raises(WorkloadError, match="the loss gives one value for a batch, which needs engine.program: loop"):
-        Vmap(cell(found, "goals=['validation/loss < 0']"))
+        Vmap(training(found, "goals=['validation/loss < 0']"))
     asked = study("algorithm.label_smoothing=0.1", "algorithm.discard_small_loss={fraction: 0.1}")
     with pytest.raises(
         StudyError, match="label_smoothing: (?s:.*)discard_small_loss: (?s:.*)engine.program: vmap cannot"
     ):
         check_goals(asked, found)
     with pytest.raises(WorkloadError, match="one value for the batch, got"):
-        contrastive_cell = cell(contrastive(), "goals=['validation/loss < 0']")
-        object.__setattr__(contrastive_cell.loaded.workload, "loss", lambda o, t: o.sum(1))
+        contrastive_training = training(contrastive(), "goals=['validation/loss < 0']")
+        object.__setattr__(contrastive_training.loaded.workload, "loss", lambda o, t: o.sum(1))
         evaluate(
-            Loop(contrastive_cell).evaluate,
-            contrastive_cell,
-            Pack.fresh(contrastive_cell, first_trials(contrastive_cell.loaded.study.search, 8, 0, 1)).state,
+            Loop(contrastive_training).evaluate,
+            contrastive_training,
+            Pack.fresh(contrastive_training, first_trials(contrastive_training.loaded.study.search, 8, 0, 1)).state,
         )
 
 
@@ -300,6 +300,6 @@ def test_what_a_loss_for_a_batch_cannot_have_is_refused_and_what_it_costs_is_sai
 def test_a_loss_of_another_shape_is_told_what_to_write(loss: Any, words: str) -> None:
     inputs, targets = torch.randn(20, 6), torch.arange(20) % 3
     data = (inputs, targets)
-    bench = cell(Workload(partial(nn.Linear, 6, 3), loss, data, data), "goals=['validation/loss < 0']")
+    bench = training(Workload(partial(nn.Linear, 6, 3), loss, data, data), "goals=['validation/loss < 0']")
     with pytest.raises(WorkloadError, match=words):
         evaluate(Loop(bench).evaluate, bench, Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 1)).state)

@@ -13,9 +13,9 @@ from batchscope import workloads
 from batchscope.engine.choice import PROGRAMS, choose, in_words
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
-from batchscope.engine.program import Looks, Program, advance
+from batchscope.engine.program import Measurements, Program, advance
 from batchscope.engine.qualification import Reference, qualify
-from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.training import Loaded, Training
 from batchscope.engine.watch import Watch
 from batchscope.errors import WorkloadError
 from batchscope.plan.sampling import first_trials
@@ -46,16 +46,18 @@ def row(name: str, program: str) -> Any:
     return pytest.param(name, program, marks=() if quick else pytest.mark.slow)
 
 
-def bench(workload: Workload, dtype: str = "float64", program: str = "auto") -> Cell:
+def bench(workload: Workload, dtype: str = "float64", program: str = "auto") -> Training:
     study = Study.from_text(STUDY, [f"engine.dtype={dtype}", f"engine.program={program}"])
-    return Cell(Loaded(workload, study, torch.device("cpu")), 7)
+    return Training(Loaded(workload, study, torch.device("cpu")), 7)
 
 
-def trained(program: Program) -> tuple[dict[str, Tensor], list[Looks]]:
+def trained(program: Program) -> tuple[dict[str, Tensor], list[Measurements]]:
     """A pack to the end: with evaluations in full and in part, and from the middle on with half of its members."""
-    trials = first_trials(program.cell.loaded.study.search, 7, 0, TRIALS)
+    trials = first_trials(program.training.loaded.study.search, 7, 0, TRIALS)
     goal = (Goal.parse("validation/error < 0.001"),)
-    first = advance(program, Pack.fresh(program.cell, trials), 6, (1, 6), watch=Watch(goal, (0,) * 4, frozenset({6})))
+    first = advance(
+        program, Pack.fresh(program.training, trials), 6, (1, 6), watch=Watch(goal, (0,) * 4, frozenset({6}))
+    )
     assert first is not None
     last = advance(program, first[0].only([0, 2]), 12, (8, 12), watch=Watch(goal, (0, 0), frozenset({12})))
     assert last is not None
@@ -64,10 +66,10 @@ def trained(program: Program) -> tuple[dict[str, Tensor], list[Looks]]:
 
 def assert_same(program: Program) -> None:
     """In float64, where rounding explains nothing that is to be seen."""
-    (state, looks), (wanted, reference) = trained(program), trained(Loop(program.cell))
+    (state, evaluations), (wanted, reference) = trained(program), trained(Loop(program.training))
     for name, value in wanted.items():
         torch.testing.assert_close(state[name], value, rtol=1e-7, atol=1e-9, msg=name)
-    for ours, theirs in zip(looks, reference, strict=True):
+    for ours, theirs in zip(evaluations, reference, strict=True):
         assert ours.ends == theirs.ends
         for name, rows in theirs.metrics.items():
             for own, other in zip(ours.metrics[name], rows, strict=True):
@@ -78,15 +80,15 @@ def assert_same(program: Program) -> None:
     ("name", "program"), [row(name, program) for name in MODELS for program in ("channels_last", *GRAPHS, *COMPILED)]
 )
 def test_a_program_agrees_with_the_loop_or_is_refused(name: str, program: str) -> None:
-    cell = bench(MODELS[name]())
-    trials = first_trials(cell.loaded.study.search, 7, 0, TRIALS)
+    training = bench(MODELS[name]())
+    trials = first_trials(training.loaded.study.search, 7, 0, TRIALS)
     try:
-        found = PROGRAMS[program](cell)
-        qualify(found, Reference(cell, trials), 1 if program == "channels_last" else TRIALS)
+        found = PROGRAMS[program](training)
+        qualify(found, Reference(training, trials), 1 if program == "channels_last" else TRIALS)
     except Exception as error:
         assert in_words(error)
         with pytest.raises(WorkloadError, match=f"engine.program: {program} cannot compute batch size 7: .*Write"):
-            choose(cell, trials, cell.loaded.study.engine.model_copy(update={"program": program}))
+            choose(training, trials, training.loaded.study.engine.model_copy(update={"program": program}))
         return
     assert name not in NEVER_A_GRAPH or program == "channels_last"
     assert_same(found)
@@ -100,9 +102,9 @@ def test_what_is_right_in_float64_is_not_refused_for_its_rounding(name: str, dty
     for program in GRAPHS:
         refused = {}
         for precision in ("float64", dtype):
-            cell = bench(MODELS[name](), precision)
+            training = bench(MODELS[name](), precision)
             try:
-                qualify(PROGRAMS[program](cell), Reference(cell, trials), TRIALS)
+                qualify(PROGRAMS[program](training), Reference(training, trials), TRIALS)
             except Exception as error:
                 refused[precision] = in_words(error)
         # In bfloat16 some operations have no kernel under a transform.
@@ -117,6 +119,6 @@ def test_what_is_right_in_float64_is_not_refused_for_its_rounding(name: str, dty
 @pytest.mark.parametrize("program", GRAPHS)
 def test_every_built_in_workload_has_its_graphs(name: str, program: str, request: pytest.FixtureRequest) -> None:
     data_dir: Path | None = request.getfixturevalue("data_dir") if "mnist" in name else None
-    cell = bench(workloads.load(name, data_dir), "float32")
-    trials = first_trials(cell.loaded.study.search, 7, 0, TRIALS)
-    qualify(PROGRAMS[program](cell), Reference(cell, trials), TRIALS)
+    training = bench(workloads.load(name, data_dir), "float32")
+    trials = first_trials(training.loaded.study.search, 7, 0, TRIALS)
+    qualify(PROGRAMS[program](training), Reference(training, trials), TRIALS)

@@ -14,42 +14,44 @@ from batchscope.engine.alone import Alone
 from batchscope.engine.evaluate import FIRST_PART, Accumulators, evaluate, parts, validation_size
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack, State
-from batchscope.engine.program import Looks, Program, advance
+from batchscope.engine.program import Measurements, Program, advance
 from batchscope.engine.vmap import Vmap
 from batchscope.engine.watch import Standing, Watch
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
 from batchscope.spec.goal import EXAMPLES, Goal
 from batchscope.tensors import Pair
-from engine.workbench import cell, error
+from engine.workbench import error, training
 from engine.workbench import well_validated as workload
 
 STEPS = 40
-LOOKS = Grid(1.3, 1, STEPS).looks()
+EVALUATIONS = Grid(1.3, 1, STEPS).evaluations()
 EASY, HARD = Goal("validation/error", "<", 0.45), Goal("validation/error", "<", 0.355)
 AT_LEAST = "validation/error/at_least"
 
 
 @pytest.fixture(autouse=True)
-def looks_at_few_examples_end_early_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def evaluations_at_few_examples_end_early_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchscope.engine.evaluate.FEW", 0)
 
 
-def looks(program: Program, size: int, *, watch: bool = True, count: int = 6, full: tuple[int, ...] = (6,)) -> Looks:
-    """The looks of all trials, in packs of ``size``, as if of one pack."""
-    trials = first_trials(program.cell.loaded.study.search, program.cell.batch_size, 0, count)
-    whole = Looks()
+def evaluations(
+    program: Program, size: int, *, watch: bool = True, count: int = 6, full: tuple[int, ...] = (6,)
+) -> Measurements:
+    """The evaluations of all trials, in packs of ``size``, as if of one pack."""
+    trials = first_trials(program.training.loaded.study.search, program.training.batch_size, 0, count)
+    whole = Measurements()
     for start in range(0, count, size):
-        pack = Pack.fresh(program.cell, trials[start : start + size])
+        pack = Pack.fresh(program.training, trials[start : start + size])
         masks = tuple(trial.index % 2 for trial in pack.trials)  # every other one has reached the easy goal before
         asked = Watch((EASY, HARD), masks, frozenset(full)) if watch else Watch()
-        advanced = advance(program, pack, STEPS, LOOKS, watch=asked)
+        advanced = advance(program, pack, STEPS, EVALUATIONS, watch=asked)
         assert advanced is not None
         found = advanced[1]
         whole.ends.update({start + k: step for k, step in found.ends.items()})
         for name, rows in found.metrics.items():
-            own = whole.metrics.setdefault(name, [[] for _ in LOOKS])
-            padded = rows + [[None] * len(pack.trials)] * (len(LOOKS) - len(rows))  # all of its trials were over
+            own = whole.metrics.setdefault(name, [[] for _ in EVALUATIONS])
+            padded = rows + [[None] * len(pack.trials)] * (len(EVALUATIONS) - len(rows))  # all of its trials were over
             for row, values in zip(own, padded, strict=True):
                 row += values
     return whole
@@ -58,20 +60,20 @@ def looks(program: Program, size: int, *, watch: bool = True, count: int = 6, fu
 @pytest.mark.parametrize("program", [Loop, Alone, Vmap])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_pack_size_changes_no_bit_and_no_decision(program: type[Program], dtype: str) -> None:
-    bench = cell(workload(), f"engine.dtype={dtype}")
-    whole = looks(program(bench), 6)
+    bench = training(workload(), f"engine.dtype={dtype}")
+    whole = evaluations(program(bench), 6)
     taken = [count for row in whole.metrics[EXAMPLES] for count in row if count is not None]
     assert min(taken) == FIRST_PART and max(taken) == 1500 and len(set(taken)) > 4
     assert 0 < len(whole.ends) < 6
     for size in (1, 2, 3):
-        assert looks(program(bench), size) == whole
+        assert evaluations(program(bench), size) == whole
 
 
-def test_values_are_means_over_all_examples_and_no_look_beyond_a_goal_is_missed() -> None:
-    bench = cell(workload())
-    watched, complete = looks(Vmap(bench), 3), looks(Vmap(bench), 3, watch=False)
+def test_values_are_means_over_all_examples_and_no_evaluation_beyond_a_goal_is_missed() -> None:
+    bench = training(workload())
+    watched, complete = evaluations(Vmap(bench), 3), evaluations(Vmap(bench), 3, watch=False)
     early = 0
-    for row, step in enumerate(LOOKS):
+    for row, step in enumerate(EVALUATIONS):
         for k in range(6):
             value = watched.metrics["validation/error"][row][k]
             truth = complete.metrics["validation/error"][row][k]
@@ -87,8 +89,10 @@ def test_values_are_means_over_all_examples_and_no_look_beyond_a_goal_is_missed(
                 for name in ("validation/loss", "train/loss"):
                     assert watched.metrics[name][row][k] == complete.metrics[name][row][k]
     assert early > 15
-    for k in range(6):  # a trial ends at its first look beyond the harder goal
-        found = [step for row, step in enumerate(LOOKS) if (complete.metrics["validation/error"][row][k] or 1) < 0.355]
+    for k in range(6):  # a trial ends at its first evaluation beyond the harder goal
+        found = [
+            step for row, step in enumerate(EVALUATIONS) if (complete.metrics["validation/error"][row][k] or 1) < 0.355
+        ]
         assert watched.ends.get(k) == (found[0] if found else None)
 
 
@@ -121,24 +125,26 @@ def test_what_was_not_measured_is_no_divergence_and_what_is_not_finite_is() -> N
 
 @pytest.mark.parametrize("program", [Loop, Alone, Vmap])
 def test_a_pack_stops_when_its_last_trial_has_diverged(program: type[Program]) -> None:
-    bench = cell(workload(), "search.space={learning_rate: {min: 1e6, max: 1e8, scale: log}}", "engine.dtype=float32")
+    bench = training(
+        workload(), "search.space={learning_rate: {min: 1e6, max: 1e8, scale: log}}", "engine.dtype=float32"
+    )
     pack = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 3))
     for watch in (Watch(), Watch((HARD,), (0, 0, 0), frozenset())):
-        advanced = advance(program(bench), pack, STEPS, LOOKS, watch=watch)
+        advanced = advance(program(bench), pack, STEPS, EVALUATIONS, watch=watch)
         assert advanced is not None
         stopped, found = advanced
         assert set(found.ends) == {0, 1, 2} and stopped.step == max(found.ends.values()) == found.steps[-1] < STEPS
 
 
 def test_a_goal_on_the_training_loss_needs_no_validation_examples() -> None:
-    bench = cell(workload())
+    bench = training(workload())
     pack = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 2))
-    watch = Watch((Goal("train/loss", "<", 0.01),), (0, 0), frozenset({LOOKS[-1]}))
-    advanced = advance(Vmap(bench), pack, STEPS, LOOKS, watch=watch)
+    watch = Watch((Goal("train/loss", "<", 0.01),), (0, 0), frozenset({EVALUATIONS[-1]}))
+    advanced = advance(Vmap(bench), pack, STEPS, EVALUATIONS, watch=watch)
     assert advanced is not None
     metrics = advanced[1].metrics
-    assert metrics[EXAMPLES] == [[0, 0]] * (len(LOOKS) - 1) + [[1500, 1500]]
-    assert metrics["validation/error"][:-1] == [[None, None]] * (len(LOOKS) - 1)
+    assert metrics[EXAMPLES] == [[0, 0]] * (len(EVALUATIONS) - 1) + [[1500, 1500]]
+    assert metrics["validation/error"][:-1] == [[None, None]] * (len(EVALUATIONS) - 1)
     assert None not in metrics["validation/error"][-1]
 
 
@@ -159,7 +165,7 @@ class Worst:
 
 
 def test_a_metric_that_is_no_average_sees_every_example_once_and_a_goal_on_it_needs_them_all() -> None:
-    bench = cell(workload(metrics={"error": error, "worst": Worst}))
+    bench = training(workload(metrics={"error": error, "worst": Worst}))
     state = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 2)).state
     program = Loop(bench)
     values, taken = evaluate(program.evaluate, bench, state)
@@ -172,7 +178,7 @@ def test_a_metric_that_is_no_average_sees_every_example_once_and_a_goal_on_it_ne
 
 @pytest.mark.parametrize("count", [1, 31, 32, 100, 128, 129, 700, 1500])
 def test_parts_hold_every_example_once_in_few_sizes(count: int) -> None:
-    bench = cell(
+    bench = training(
         replace(workload(), validation=(torch.arange(count * 6).reshape(count, 6).float(), torch.zeros(count).long()))
     )
     found, sizes = [], set()
@@ -186,7 +192,7 @@ def test_parts_hold_every_example_once_in_few_sizes(count: int) -> None:
 
 
 def test_the_order_of_the_examples_is_the_seeds_and_loses_none() -> None:
-    orders = [cell(workload(), f"seed={seed}").loaded.validation[1] for seed in (0, 0, 1)]
+    orders = [training(workload(), f"seed={seed}").loaded.validation[1] for seed in (0, 0, 1)]
     assert all(isinstance(order, Tensor) for order in orders)
     assert torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])  # type: ignore[arg-type]
     assert torch.equal(orders[0].sort().values, orders[2].sort().values)  # type: ignore[union-attr]
@@ -207,7 +213,7 @@ class Counting(Vmap):
 
 
 def test_work_goes_down_with_the_trials_that_are_left() -> None:
-    bench = cell(workload())
+    bench = training(workload())
     counting = Counting(bench)
     state = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 8)).state
     goals = {k: [Goal("validation/error", "<", 0.01 if k else 0.99)] for k in range(8)}
@@ -216,14 +222,14 @@ def test_work_goes_down_with_the_trials_that_are_left() -> None:
     assert counting.computed < 1500 + 8 * FIRST_PART + 300
 
 
-def test_full_looks_are_by_the_clock_and_the_budgets_end() -> None:
+def test_full_evaluations_are_by_the_clock_and_the_budgets_end() -> None:
     for batch_size in (8, 64):
         grid = Grid(1.05, 1, 4000)
-        full = sorted(grid.full_looks(lambda step, size=batch_size: step * size, 100))  # type: ignore[misc]
-        assert full[-1] == 4000 and set(full) <= set(grid.looks())
-        longer = Grid(1.05, 1, 9000).full_looks(lambda step, size=batch_size: step * size, 100)  # type: ignore[misc]
+        full = sorted(grid.full_evaluations(lambda step, size=batch_size: step * size, 100))  # type: ignore[misc]
+        assert full[-1] == 4000 and set(full) <= set(grid.evaluations())
+        longer = Grid(1.05, 1, 9000).full_evaluations(lambda step, size=batch_size: step * size, 100)  # type: ignore[misc]
         assert set(full[:-1]) <= longer  # a larger budget moves none
         since = 0
-        for look in full[:-1]:
-            assert 3 * (look - since) * batch_size >= 20 * 100  # evaluation at most a twentieth of training
-            since = look
+        for evaluation in full[:-1]:
+            assert 3 * (evaluation - since) * batch_size >= 20 * 100  # evaluation at most a twentieth of training
+            since = evaluation

@@ -19,7 +19,7 @@ from batchscope.engine.traced import Traced
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import WorkloadError
 from batchscope.spec.workload import Workload
-from engine.workbench import cell, classification, normalised
+from engine.workbench import classification, normalised, training
 
 CALLS = [0]
 
@@ -112,15 +112,15 @@ UNFIT: dict[Callable[[Any, Tensor], Tensor], str] = {
 
 @pytest.mark.parametrize("between", UNFIT, ids=lambda between: between.__name__)
 def test_what_no_graph_can_hold_is_named(between: Callable[[Any, Tensor], Tensor]) -> None:
-    bench = cell(classification(lambda: Net(between)))
+    bench = training(classification(lambda: Net(between)))
     with pytest.raises(WorkloadError, match=UNFIT[between]):
         Vmap(bench)
 
 
 def test_what_no_checkpoint_holds_is_said() -> None:
-    found = habits(cell(classification(lambda: Net(counter))).loaded)
+    found = habits(training(classification(lambda: Net(counter))).loaded)
     assert "changes Net.calls in every step" in found.remark and "register_buffer" in found.remark
-    assert not habits(cell(classification(lambda: Net(late_branch))).loaded).remark
+    assert not habits(training(classification(lambda: Net(late_branch))).loaded).remark
 
 
 def test_a_loss_that_counts_is_named() -> None:
@@ -131,7 +131,7 @@ def test_a_loss_that_counts_is_named() -> None:
         return F.cross_entropy(outputs, targets, reduction="none")
 
     with pytest.raises(WorkloadError, match="changes counted of .*loss"):
-        Traced.__init__(Vmap.__new__(Vmap), cell(replace(classification(), loss=loss)))
+        Traced.__init__(Vmap.__new__(Vmap), training(replace(classification(), loss=loss)))
 
 
 def test_a_parameter_with_a_hook_is_named() -> None:
@@ -141,7 +141,7 @@ def test_a_parameter_with_a_hook_is_named() -> None:
         return net
 
     with pytest.raises(WorkloadError, match="the parameter weight has a hook"):
-        Vmap(cell(classification(model)))
+        Vmap(training(classification(model)))
 
 
 class Quiet(nn.Module):
@@ -167,4 +167,4 @@ class Quiet(nn.Module):
     ],
 )
 def test_what_a_graph_can_hold_has_no_habits(workload: Workload) -> None:
-    assert habits(cell(workload).loaded) == Habits()
+    assert habits(training(workload).loaded) == Habits()

@@ -23,7 +23,7 @@ from batchscope.engine.program import advance
 from batchscope.engine.randomness import keeping_generators, seed_step
 from batchscope.engine.training import Loaded
 from batchscope.plan.sampling import first_trials
-from engine.workbench import Plain, cell, classification, study
+from engine.workbench import Plain, classification, study, training
 
 STEPS = 6
 SGD = ("algorithm={optimizer: momentum, weight_decay: 0.01}", "search.space={learning_rate: 0.05, momentum: 0.9}")
@@ -101,7 +101,7 @@ class Sometimes(nn.Module):
 @pytest.mark.parametrize("model", [Tied, Frozen, Checkpointed, normed, hooked, Sometimes])
 def test_the_loop_is_what_a_user_would_write_for_any_module(model: Callable[[], nn.Module]) -> None:
     workload = classification(model)
-    bench = cell(workload, *SGD)
+    bench = training(workload, *SGD)
     trial = first_trials(bench.loaded.study.search, 8, 0, 1)[0]
     with keeping_generators(CPU):
         torch.manual_seed(trial.seed)
@@ -145,7 +145,7 @@ class Shifting(nn.Module):
 
 
 def test_a_module_that_writes_into_its_inputs_finds_the_same_examples_every_time() -> None:
-    bench = cell(classification(Shifting))
+    bench = training(classification(Shifting))
     loop, state = Loop(bench), Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 2)).state
     before = evaluate(loop.evaluate, bench, state)
     assert evaluate(loop.evaluate, bench, state) == before
@@ -164,7 +164,7 @@ class Drawn(nn.Module):
 
 
 def test_random_numbers_of_an_evaluation_depend_on_nothing_before_it() -> None:
-    bench = cell(classification(Drawn))
+    bench = training(classification(Drawn))
     loop, pack = Loop(bench), Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 3))
     whole, _ = evaluate(loop.evaluate, bench, pack.state)
     alone, _ = evaluate(loop.evaluate, bench, pack.only([2]).state)
@@ -177,7 +177,7 @@ def test_initial_values_drawn_by_python_and_numpy_come_from_the_trials_seed() ->
         nn.init.constant_(net.get_parameter("layers.0.bias"), random.random() + float(np.random.rand()))
         return net
 
-    loaded = cell(classification(model)).loaded
+    loaded = training(classification(model)).loaded
     one, other, again = (loaded.module(seed).state_dict()["layers.0.bias"] for seed in (1, 2, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
 
@@ -217,7 +217,7 @@ def test_a_validation_set_that_draws_is_the_same_for_every_worker() -> None:
 def test_the_callers_random_numbers_are_left_alone() -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[index]
     with keeping_generators(CPU):
-        bench = cell(classification(Sometimes))
+        bench = training(classification(Sometimes))
         advance(Loop(bench), Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 1)), 3, (3,))
     assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
     assert torch.equal(torch.get_rng_state(), before[2])

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from batchscope.engine import choice
 from batchscope.engine.alone import Alone
-from batchscope.engine.choice import PROGRAMS, Choice, choose
+from batchscope.engine.choice import PROGRAMS, ProgramChoice, choose
 from batchscope.engine.evaluate import Accumulators, evaluate
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack, State
-from batchscope.engine.program import Looks, Program, advance, diverged_at
+from batchscope.engine.program import Measurements, Program, advance, diverged_at
 from batchscope.engine.randomness import seed_step
-from batchscope.engine.training import Cell, Loaded, Settings
+from batchscope.engine.training import Loaded, Settings, Training
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import WorkloadError
 from batchscope.plan.rungs import Grid
@@ -30,23 +30,23 @@ from batchscope.spec.study import Engine
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Pair
-from engine.workbench import Plain, cell, classification, error, images, normalised, study
+from engine.workbench import Plain, classification, error, images, normalised, study, training
 
 STEPS = 40
-LOOKS = Grid(1.2, 1, STEPS).looks()
+EVALUATIONS = Grid(1.2, 1, STEPS).evaluations()
 
 
-def trials_of(cell: Cell, count: int = 10) -> list[Trial]:
-    return first_trials(cell.loaded.study.search, cell.batch_size, 0, count)
+def trials_of(training: Training, count: int = 10) -> list[Trial]:
+    return first_trials(training.loaded.study.search, training.batch_size, 0, count)
 
 
 def curves(program: Program, size: int, *, count: int = 10) -> Tensor:
-    """(count, metrics, looks) of all trials, in packs of ``size``."""
-    trials = trials_of(program.cell, count)
+    """(count, metrics, evaluations) of all trials, in packs of ``size``."""
+    trials = trials_of(program.training, count)
     rows: list[list[list[float | None]]] = []
     for start in range(0, count, size):
-        pack = Pack.fresh(program.cell, trials[start : start + size])
-        advanced = advance(program, pack, STEPS, LOOKS)
+        pack = Pack.fresh(program.training, trials[start : start + size])
+        advanced = advance(program, pack, STEPS, EVALUATIONS)
         assert advanced is not None
         metrics = advanced[1].metrics
         rows += [[[row[k] for row in values] for values in metrics.values()] for k in range(len(pack.trials))]
@@ -60,7 +60,7 @@ EVERY = ["loop", "traced", "vmap", *COMPILED]
 @pytest.mark.parametrize("program", EVERY)
 @pytest.mark.parametrize(("batch_size", "dtype"), [(1, "float32"), (8, "float32"), (8, "float64"), (8, "bfloat16")])
 def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> None:
-    bench = cell(None, f"engine.dtype={dtype}", batch_size=batch_size)
+    bench = training(None, f"engine.dtype={dtype}", batch_size=batch_size)
     whole = curves(PROGRAMS[program](bench), 10)
     assert whole.isfinite().all()
     for size in (1, 2, 5):
@@ -69,7 +69,7 @@ def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> 
 
 @pytest.mark.parametrize("program", ["channels_last", "traced"])
 def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel(program: str) -> None:
-    bench = cell(images(), "engine.dtype=float32")
+    bench = training(images(), "engine.dtype=float32")
     whole = curves(PROGRAMS[program](bench), 4, count=4)
     assert torch.equal(curves(PROGRAMS[program](bench), 1, count=4), whole)
 
@@ -88,7 +88,7 @@ def test_every_graph_follows_the_plain_loop(program: str, optimizer: str) -> Non
     space = "search.space={learning_rate: {min: 1e-3, max: 1e-2, scale: log}}"
     # A bias before batch norm has no gradient but rounding, which layer-wise rules would blow up.
     for model in (Plain,) if optimizer in ("lars", "mclr") else (Plain, normalised):
-        bench = cell(classification(model), f"algorithm.optimizer={optimizer}", space)
+        bench = training(classification(model), f"algorithm.optimizer={optimizer}", space)
         packed, looped = curves(PROGRAMS[program](bench), 5), curves(Loop(bench), 1)
         torch.testing.assert_close(packed, looped, rtol=1e-9, atol=1e-9)
 
@@ -96,19 +96,19 @@ def test_every_graph_follows_the_plain_loop(program: str, optimizer: str) -> Non
 @pytest.mark.parametrize("program", ["channels_last", "traced", COMPILED[1]])
 @pytest.mark.parametrize("optimizer", ["adam", "lars"])
 def test_images_laid_out_pixel_by_pixel_follow_the_plain_loop(program: str, optimizer: str) -> None:
-    bench = cell(images(), f"algorithm.optimizer={optimizer}", "search.space={learning_rate: 1e-3}")
+    bench = training(images(), f"algorithm.optimizer={optimizer}", "search.space={learning_rate: 1e-3}")
     laid_out, plain = curves(PROGRAMS[program](bench), 2, count=2), curves(Loop(bench), 2, count=2)
     torch.testing.assert_close(laid_out, plain, rtol=1e-9, atol=1e-9)
 
 
 def test_a_model_without_images_is_not_laid_out_pixel_by_pixel() -> None:
     with pytest.raises(WorkloadError, match="no two-dimensional convolution"):
-        PROGRAMS["channels_last"](cell())
+        PROGRAMS["channels_last"](training())
 
 
 def test_pack_size_changes_batch_norm_by_rounding_only() -> None:
     # torch sums the channels of a pack in one kernel, whose order of summation depends on how many there are.
-    bench = cell(classification(normalised))
+    bench = training(classification(normalised))
     for size in (1, 2, 5):
         torch.testing.assert_close(curves(Vmap(bench), size), curves(Vmap(bench), 10), rtol=1e-10, atol=1e-10)
 
@@ -120,7 +120,9 @@ def test_the_loop_is_what_a_user_would_write(optimizer: str) -> None:
         if optimizer == "sgd"
         else "search.space={learning_rate: 0.05, momentum: 0.9}"
     )
-    bench = cell(classification(normalised), f"algorithm.optimizer={optimizer}", "algorithm.weight_decay=0.01", space)
+    bench = training(
+        classification(normalised), f"algorithm.optimizer={optimizer}", "algorithm.weight_decay=0.01", space
+    )
     trial = trials_of(bench, 1)[0]
     model = bench.loaded.module(trial.seed)
     sgd = torch.optim.SGD(
@@ -145,7 +147,7 @@ def test_the_loop_is_what_a_user_would_write(optimizer: str) -> None:
 
 
 def test_bfloat16_is_autocast_with_parameters_in_float32() -> None:
-    bench = cell(None, "engine.dtype=bfloat16", "search.space={learning_rate: 0.05, momentum: 0.9}")
+    bench = training(None, "engine.dtype=bfloat16", "search.space={learning_rate: 0.05, momentum: 0.9}")
     trial = trials_of(bench, 1)[0]
     model = bench.loaded.module(trial.seed)
     sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
@@ -169,22 +171,24 @@ def test_bfloat16_is_autocast_with_parameters_in_float32() -> None:
 @pytest.mark.parametrize("program", EVERY[1:])
 def test_every_graph_follows_the_plain_loop_in_bfloat16(program: str) -> None:
     bench, space = "engine.dtype=bfloat16", "search.space={learning_rate: {min: 1e-3, max: 1e-2, scale: log}}"
-    found = curves(PROGRAMS[program](cell(None, bench, space)), 5)
-    torch.testing.assert_close(found, curves(Loop(cell(None, bench, space)), 1), rtol=0.03, atol=0.03)
-    assert not torch.equal(found, curves(PROGRAMS[program](cell(None, "engine.dtype=float32", space)), 5))
+    found = curves(PROGRAMS[program](training(None, bench, space)), 5)
+    torch.testing.assert_close(found, curves(Loop(training(None, bench, space)), 1), rtol=0.03, atol=0.03)
+    assert not torch.equal(found, curves(PROGRAMS[program](training(None, "engine.dtype=float32", space)), 5))
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_stop_anywhere_changes_no_bit(name: str) -> None:
     program = PROGRAMS[name]
-    bench = cell(None, "engine.dtype=float32")
+    bench = training(None, "engine.dtype=float32")
     trials = trials_of(bench, 4)
-    straight = advance(program(bench), Pack.fresh(bench, trials), STEPS, LOOKS)
+    straight = advance(program(bench), Pack.fresh(bench, trials), STEPS, EVALUATIONS)
     pack = Pack.fresh(bench, trials)
     for until in (7, 8, 23, STEPS):
         saved = Pack.from_tensors(pack.to_tensors("context"), trials, "context", torch.device("cpu"))
         assert saved is not None
-        advanced = advance(program(bench), saved, until, [look for look in LOOKS if saved.step < look <= until])
+        advanced = advance(
+            program(bench), saved, until, [evaluation for evaluation in EVALUATIONS if saved.step < evaluation <= until]
+        )
         assert advanced is not None
         pack = advanced[0]
     assert straight is not None
@@ -193,7 +197,7 @@ def test_a_stop_anywhere_changes_no_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_training_leaves_the_state_that_it_was_given_alone(name: str) -> None:
-    bench = cell(classification(normalised))
+    bench = training(classification(normalised))
     pack = Pack.fresh(bench, trials_of(bench, 3))
     before = {name: value.clone() for name, value in pack.state.items()}
     assert advance(PROGRAMS[name](bench), pack, 5, ()) is not None
@@ -202,7 +206,7 @@ def test_training_leaves_the_state_that_it_was_given_alone(name: str) -> None:
 
 def test_a_checkpoint_of_other_trials_is_none() -> None:
     """Whatever a file is called: a state that is not of these trials would give a wrong curve."""
-    bench = cell()
+    bench = training()
     trials = trials_of(bench, 2)
     saved = Pack.fresh(bench, trials).to_tensors("context")
     cpu = torch.device("cpu")
@@ -220,7 +224,7 @@ def test_a_checkpoint_of_other_trials_is_none() -> None:
 
 
 def test_dropping_a_trial_leaves_the_others_alone() -> None:
-    bench = cell()
+    bench = training()
     trials = trials_of(bench, 4)
     together = advance(Vmap(bench), Pack.fresh(bench, trials), 20, (20,))
     assert together is not None
@@ -233,7 +237,7 @@ def test_dropping_a_trial_leaves_the_others_alone() -> None:
 
 @pytest.mark.parametrize("program", [Loop, Alone, Vmap])
 def test_evaluation_is_the_mean_over_all_validation_examples(program: type[Program]) -> None:
-    bench = cell()
+    bench = training()
     trial = trials_of(bench, 1)[0]
     model = bench.loaded.module(trial.seed).eval()
     inputs, targets = bench.loaded.validation
@@ -245,8 +249,8 @@ def test_evaluation_is_the_mean_over_all_validation_examples(program: type[Progr
     assert found["error"][0] == pytest.approx(error(outputs, targets).mean().item(), rel=1e-12)
 
 
-def test_train_loss_is_the_mean_over_the_batches_since_the_last_look() -> None:
-    bench = cell(classification(lambda: Plain(0.0)))
+def test_train_loss_is_the_mean_over_the_batches_since_the_last_evaluation() -> None:
+    bench = training(classification(lambda: Plain(0.0)))
     trials = trials_of(bench, 2)
     every = advance(Vmap(bench), Pack.fresh(bench, trials), 12, range(1, 13))
     some = advance(Vmap(bench), Pack.fresh(bench, trials), 12, (4, 12))
@@ -258,7 +262,7 @@ def test_train_loss_is_the_mean_over_the_batches_since_the_last_look() -> None:
 
 
 def test_smoothing_is_cross_entropy_against_the_smoothed_target() -> None:
-    bench = cell(None, "algorithm.label_smoothing=0.1")
+    bench = training(None, "algorithm.label_smoothing=0.1")
     trial = trials_of(bench, 1)[0]
     advanced = advance(Vmap(bench), Pack.fresh(bench, [trial]), 1, (1,))
     model = bench.loaded.module(trial.seed)
@@ -272,7 +276,7 @@ def test_smoothing_is_cross_entropy_against_the_smoothed_target() -> None:
 
 def test_the_learning_rate_follows_its_schedule() -> None:
     schedule = "algorithm.learning_rate_schedule={name: linear, decay_steps: 10, decay_factor: 0}"
-    bench = cell(None, schedule)
+    bench = training(None, schedule)
     decayed = advance(Vmap(bench), Pack.fresh(bench, trials_of(bench, 2)), 10, ())
     assert decayed is not None
     later = advance(Vmap(bench), decayed[0], 20, ())
@@ -284,7 +288,7 @@ def test_the_learning_rate_follows_its_schedule() -> None:
 
 def test_searched_schedule_parameters_are_each_trials_own() -> None:
     schedule = "algorithm.learning_rate_schedule={name: linear, decay_factor: 0}"
-    bench = cell(None, schedule, "search.space.decay_steps=[5, 40]", "search.method=random")
+    bench = training(None, schedule, "search.space.decay_steps=[5, 40]", "search.method=random")
     trials = trials_of(bench, 8)
     first = advance(Vmap(bench), Pack.fresh(bench, trials), 5, ())
     assert first is not None
@@ -296,17 +300,21 @@ def test_searched_schedule_parameters_are_each_trials_own() -> None:
         assert stands_still == (trial.hyperparameters["decay_steps"] == 5)
 
 
-def test_the_first_look_that_is_not_finite_is_a_divergence() -> None:
+def test_the_first_evaluation_that_is_not_finite_is_a_divergence() -> None:
     nan = float("nan")
-    looks = Looks(steps=[1, 2, 4], metrics={"train/loss": [[1, 1], [1, 1], [nan, 1]], "x": [[1, 1], [1, nan], [1, 1]]})
-    assert diverged_at(looks, 0) == 4
-    assert diverged_at(looks, 1) == 2
+    evaluations = Measurements(
+        steps=[1, 2, 4], metrics={"train/loss": [[1, 1], [1, 1], [nan, 1]], "x": [[1, 1], [1, nan], [1, 1]]}
+    )
+    assert diverged_at(evaluations, 0) == 4
+    assert diverged_at(evaluations, 1) == 2
 
 
 def test_interruption_gives_nothing() -> None:
-    bench = cell()
+    bench = training()
     asked = iter([False, False, True])
-    result = advance(Vmap(bench), Pack.fresh(bench, trials_of(bench, 2)), STEPS, LOOKS, interrupted=lambda: next(asked))
+    result = advance(
+        Vmap(bench), Pack.fresh(bench, trials_of(bench, 2)), STEPS, EVALUATIONS, interrupted=lambda: next(asked)
+    )
     assert result is None
 
 
@@ -338,7 +346,7 @@ class Branching(nn.Module):
 def test_a_module_that_no_graph_can_hold_falls_back_to_the_loop(
     model: type[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = cell(classification(model))
+    bench = training(classification(model))
     monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
     found = choose(bench, trials_of(bench, 8), Engine()).choice
     assert found.program == "loop"
@@ -350,21 +358,21 @@ def test_a_module_that_no_graph_can_hold_falls_back_to_the_loop(
 def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
     monkeypatch.setattr(choice, "HOPELESS", math.inf)
-    bench = cell()
+    bench = training()
     found = choose(bench, trials_of(bench, 10), Engine()).choice
     assert found.timings[f"{found.program}-{found.pack_size}"] == min(found.timings.values())
     assert {"loop-1", "traced-4", "vmap-4", "vmap-8", "vmap-10"} == set(found.timings)
     assert "CUDA" in found.reasons["captured"]
     assert "convolution" in found.reasons["channels_last"] and "must pay" in found.reasons["compiled"]
-    assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)).choice == Choice("vmap", 3)
+    assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)).choice == ProgramChoice("vmap", 3)
 
 
 def test_a_tiny_study_is_not_timed_and_choosing_takes_a_tenth_of_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = cell()
+    bench = training()
     found = choose(bench, trials_of(bench, 10), Engine()).choice
     assert (found.program, found.pack_size, set(found.timings)) == ("loop", 1, {"loop-1"})
     assert "must pay" in found.reasons["vmap"] and "must pay" in found.reasons["traced"]
-    long = cell(None, "budget.steps=100000")
+    long = training(None, "budget.steps=100000")
     monkeypatch.setattr(choice, "_loop_seconds", lambda reference: 0.001)
     started = time.perf_counter()
     choose(long, trials_of(long, 10), Engine())
@@ -405,7 +413,7 @@ def test_the_fastest_is_not_taken_where_it_is_wrong_or_fails(
         monkeypatch.setattr(Late, "train", lambda *given: (_spoiled(Vmap.train(*given)[0]), Vmap.train(*given)[1]))
     monkeypatch.setitem(PROGRAMS, "vmap", program)
     monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
-    bench = cell(None, f"engine.dtype={dtype}")
+    bench = training(None, f"engine.dtype={dtype}")
     monkeypatch.setattr(choice, "_fastest", lambda timings: ("vmap", 4) if "vmap-4" in timings else ("loop", 1))
     found = choose(bench, trials_of(bench, 4), Engine(dtype=dtype)).choice  # type: ignore[arg-type]
     assert found.program == "loop" and reason in found.reasons["vmap"]
@@ -420,7 +428,7 @@ def _spoiled(state: State) -> State:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs are not tested here")
 def test_a_cuda_graph_follows_the_pack() -> None:
     loaded = Loaded(classification(normalised), study("engine.dtype=float32"), torch.device("cuda"))
-    bench = Cell(loaded, 8)
+    bench = Training(loaded, 8)
     captured, packed = curves(PROGRAMS["captured"](bench), 5), curves(Vmap(bench), 5)
     torch.testing.assert_close(captured, packed, rtol=1e-4, atol=1e-4)
 
@@ -430,7 +438,7 @@ def test_what_the_compiler_cannot_do_is_said_in_words(monkeypatch: pytest.Monkey
         raise KeyError("buf24")
 
     monkeypatch.setattr("torch._inductor.compile", refuse)
-    bench = cell()
+    bench = training()
     with pytest.raises(WorkloadError, match="buf24.*write engine.program: vmap"):
         advance(PROGRAMS["compiled"](bench), Pack.fresh(bench, trials_of(bench, 2)), 1, ())
 
@@ -439,13 +447,13 @@ def test_what_the_compiler_cannot_do_is_said_in_words(monkeypatch: pytest.Monkey
 def test_machine_code_is_tried_where_it_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "WORTH_COMPILING_SECONDS", 0.0)
     monkeypatch.setattr(choice, "CHOOSING_SHARE", math.inf)
-    found = choose(cell(), trials_of(cell(), 10), Engine()).choice
+    found = choose(training(), trials_of(training(), 10), Engine()).choice
     assert {name.rpartition("-")[0] for name in found.timings} >= {"compiled", "compiled_loop"}
 
 
 def test_a_loss_that_is_already_a_mean_is_refused_with_what_to_write() -> None:
     workload = classification()
     wrong = Workload(Plain, F.cross_entropy, workload.train, workload.validation, workload.metrics)
-    bench = cell(wrong)
+    bench = training(wrong)
     with pytest.raises(WorkloadError, match="reduction='none'"):
         advance(Loop(bench), Pack.fresh(bench, trials_of(bench, 1)), 1, ())

@@ -1,4 +1,4 @@
-"""Looks that end early: how often that is wrong, how soon it happens, and the formulas behind it."""
+"""Evaluations that end early: how often that is wrong, how soon it happens, and the formulas behind it."""
 
 from __future__ import annotations
 

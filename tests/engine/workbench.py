@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.training import Loaded, Training
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 
@@ -97,14 +97,14 @@ def images() -> Workload:
 
 
 def well_validated(**changes: object) -> Workload:
-    """The same with 1500 validation examples: enough for looks to end early."""
+    """The same with 1500 validation examples: enough for evaluations to end early."""
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(3, (1500,), generator=generator)
     inputs = torch.randn(1500, 6, generator=generator) + 1.2 * F.one_hot(labels, 6)
     return replace(classification(), validation=(inputs, labels), **changes)  # type: ignore[arg-type]
 
 
-def cell(workload: Workload | None = None, *overrides: str, batch_size: int = 8) -> Cell:
+def training(workload: Workload | None = None, *overrides: str, batch_size: int = 8) -> Training:
     """One batch size of the study."""
     loaded = Loaded(workload or classification(), study(*overrides), torch.device("cpu"))
-    return Cell(loaded, batch_size)
+    return Training(loaded, batch_size)

@@ -85,7 +85,7 @@ def test_one_workload_becomes_one_run(workload: Path, tmp_path: Path) -> None:
     made = import_batch_science(workload, tmp_path / "run")
     assert (made.runs, made.trials, made.measurements) == ((tmp_path / "run",), 5, 15)
     store = Store.open(tmp_path / "run")
-    trials, looks = store.tables()
+    trials, evaluations = store.tables()
     assert trials.select("trial", "batch_size", "index", "status", "steps", "examples").rows() == [
         ("b64-1", 64, 1, "complete", 400, 25600),
         ("b64-2", 64, 2, "diverged", 200, 12800),
@@ -94,7 +94,7 @@ def test_one_workload_becomes_one_run(workload: Path, tmp_path: Path) -> None:
         ("b256-1", 256, 1, "complete", 100, 25600),
     ]
     assert trials["hyperparameter/learning_rate"].to_list() == [0.01 * number for number in (1, 2, 9, 10, 1)]
-    measured = looks.sort("batch_size", "trial", "step").collect()
+    measured = evaluations.sort("batch_size", "trial", "step").collect()
     assert set(measured.columns) >= {"train/loss", "validation/loss", "validation/error"}
     one = measured.filter(trial="b64-1")
     assert one["validation/error"].to_list() == [0.9, 0.5, 0.02, 0.005]
@@ -209,9 +209,9 @@ def test_what_is_broken_is_counted_and_the_rest_used(tmp_path: Path) -> None:
     write_study(folder, 512)
     (write_study(folder, 1024) / "1").mkdir()
     made = import_batch_science(folder, tmp_path / "run")
-    trials, looks = Store.open(tmp_path / "run").tables()
+    trials, evaluations = Store.open(tmp_path / "run").tables()
     assert trials["trial"].to_list() == [f"b64-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 12)]
-    measured = looks.sort("trial", "step").collect()
+    measured = evaluations.sort("trial", "step").collect()
     assert measured.filter(trial="b64-1").select("step", "validation/error").rows() == [(100, 0.3), (200, 0.2)]
     assert measured.filter(trial="b64-2").select("step", "train/loss", "validation/error").rows() == [
         (100, 1.0, 0.4),

@@ -52,7 +52,7 @@ def test_a_csv_file_becomes_a_run(tmp_path: Path) -> None:
         goals=["validation/loss<0.85"],
     )
     store = Store.open(tmp_path / "run")
-    trials, looks = store.tables()
+    trials, evaluations = store.tables()
     keys = ["trial", "batch_size", "index", "status", "steps", "examples"]
     assert trials.select(*keys, "hyperparameter/learning_rate", "hyperparameter/optimizer").rows() == [
         ("a", 64, 0, "complete", 20, 1280, 0.1, "sgd"),
@@ -60,7 +60,7 @@ def test_a_csv_file_becomes_a_run(tmp_path: Path) -> None:
         ("c", 128, 0, "complete", 10, 1280, 0.1, "sgd"),
     ]
     names = ["trial", "step", "examples", "validation/loss", "validation/accuracy"]
-    assert looks.sort("trial", "step").select(names).collect().rows() == [
+    assert evaluations.sort("trial", "step").select(names).collect().rows() == [
         ("a", 10, 640, 1.0, 0.5),
         ("a", 20, 1280, 0.8, 0.6),
         ("b", 10, 640, 1.5, None),
@@ -99,8 +99,8 @@ def test_everything_unfit_is_counted(tmp_path: Path) -> None:
         metrics={"validation/loss": "loss"},
         hyperparameters={"learning_rate": "lr"},
     )
-    trials, looks = Store.open(tmp_path / "run").tables()
-    measured = looks.sort("trial", "step").collect()
+    trials, evaluations = Store.open(tmp_path / "run").tables()
+    measured = evaluations.sort("trial", "step").collect()
     assert measured.filter(trial="a").select("step", "validation/loss").rows() == [
         (10, 0.9),
         (20, 0.6),
@@ -202,8 +202,8 @@ def test_any_bytes_give_a_run_or_an_answer(tmp_path: Path, content: bytes) -> No
     except BatchscopeError:
         assert not run.exists()
         return
-    trials, looks = Store.open(run).tables()
-    assert (len(trials), len(looks.collect())) == (made.trials, made.measurements)
+    trials, evaluations = Store.open(run).tables()
+    assert (len(trials), len(evaluations.collect())) == (made.trials, made.measurements)
 
 
 def test_a_curve_gives_the_steps_that_were_given(tmp_path: Path) -> None:
@@ -211,16 +211,16 @@ def test_a_curve_gives_the_steps_that_were_given(tmp_path: Path) -> None:
         tmp_path, "bs,steps,lr\n64,1000,0.1\n128,501.5,0.2\n128,700,0.3\n256,,0.1\n0,5,1\n512,-3,1\n64,1000,0.1\n"
     )
     made = import_curve(path, tmp_path / "run", batch_size="bs", steps="steps", hyperparameters={"learning_rate": "lr"})
-    trials, looks = Store.open(tmp_path / "run").tables()
+    trials, evaluations = Store.open(tmp_path / "run").tables()
     assert trials.select("trial", "batch_size", "status", "steps", "hyperparameter/learning_rate").rows() == [
         ("b64-1", 64, "complete", 1000, 0.1),
         ("b128-1", 128, "complete", 502, 0.2),
         ("b128-2", 128, "complete", 700, 0.3),
         ("b256-1", 256, "censored", 0, 0.1),
     ]
-    reached = looks.filter(pl.col("reached/goal") > 0.5).group_by("trial").agg(pl.col("step").min()).collect()
+    reached = evaluations.filter(pl.col("reached/goal") > 0.5).group_by("trial").agg(pl.col("step").min()).collect()
     assert dict(reached.iter_rows()) == {"b64-1": 1000, "b128-1": 502, "b128-2": 700}
-    before = looks.filter(pl.col("reached/goal") <= 0.5).group_by("trial").agg(pl.col("step").max()).collect()
+    before = evaluations.filter(pl.col("reached/goal") <= 0.5).group_by("trial").agg(pl.col("step").max()).collect()
     assert dict(before.iter_rows()) == {"b64-1": 999, "b128-1": 501, "b128-2": 699}
     assert documents.load(Store.open(tmp_path / "run").study_text, "x")["goals"] == ["reached/goal > 0.5"]
     assert set(made.problems) == {
@@ -265,12 +265,12 @@ def test_the_curves_of_zhang_2024_come_in_whole(tmp_path: Path, data_dir: Path) 
 def test_exported_tables_come_back_the_same(tmp_path: Path, file_format: Literal["csv", "parquet"]) -> None:
     with Store.create(tmp_path / "run", "workload: x/y\ngoals: ['validation/error < 0.1']\n", {}) as store:
         drive(store)
-        rows, looks = (
+        rows, evaluations = (
             frame.with_columns(batch_size=pl.lit(32, pl.Int64), trial=pl.lit('odd, "name"'))
             for frame in (store.trials().head(1), store.measurements().collect().head(1))
         )
         rows = rows.with_columns(pl.lit("word").alias("hyperparameter/optimizer"), pl.lit("diverged").alias("status"))
-        store.commit(rows, looks.with_columns(pl.lit(math.nan).alias("validation/error"), seconds=pl.lit(None)))
+        store.commit(rows, evaluations.with_columns(pl.lit(math.nan).alias("validation/error"), seconds=pl.lit(None)))
         written = export_tables(store, tmp_path / "out", file_format)
         with pytest.raises(StoreError, match="exists already"):
             export_tables(store, tmp_path / "out", file_format)

@@ -18,7 +18,7 @@ from batchscope.store import Store
 METRICS = {"validation/loss": "val_loss"}
 
 
-def looks(folder: Path, *columns: str) -> list[tuple[Any, ...]]:
+def evaluations(folder: Path, *columns: str) -> list[tuple[Any, ...]]:
     measured = Store.open(folder).measurements().sort("batch_size", "trial", "step")
     return measured.select("trial", "step", *columns).collect().rows()
 
@@ -68,7 +68,7 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("d (idd)", 64, "censored", 2, None),
         ("b (idb)", 128, "censored", 5, 0.2),
     ]
-    assert looks(tmp_path / "run", "validation/loss")[:2] == [("a (ida)", 0, 2.0), ("a (ida)", 5, 1.0)]
+    assert evaluations(tmp_path / "run", "validation/loss")[:2] == [("a (ida)", 0, 2.0), ("a (ida)", 5, 1.0)]
     told = "\n".join(made.problems)
     assert "1 trials without a whole batch size" in told and "1 values without a whole step" in told
     assert "_step, which counts log calls" in told
@@ -113,7 +113,7 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow.tracking", module)
     options: dict[str, Any] = {"batch_size": "bs", "metrics": METRICS, "hyperparameters": {"learning_rate": "lr"}}
     made = import_mlflow(str(tmp_path), tmp_path / "run", experiment="e", **options)
-    assert looks(tmp_path / "run", "validation/loss")[:2] == [("r1", 10, 1.0), ("r1", 20, 0.4)]
+    assert evaluations(tmp_path / "run", "validation/loss")[:2] == [("r1", 10, 1.0), ("r1", 20, 0.4)]
     assert "1 values of validation/loss logged again at the same step, the last kept" in "\n".join(made.problems)
     assert Store.open(tmp_path / "run").trials()["hyperparameter/learning_rate"].to_list() == [0.1, 0.1]
     with pytest.raises(DataError, match="no folder"):
@@ -158,7 +158,7 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         metrics=METRICS,
         hyperparameters={"learning_rate": r"lr([\d.]+)"},
     )
-    assert looks(tmp_path / "run", "validation/loss") == [
+    assert evaluations(tmp_path / "run", "validation/loss") == [
         ("bs64-lr0.1", 10, 0.1),
         ("bs64-lr0.1", 20, 0.05),
         ("bs128-lr0.2/nested", 10, 1.0),
@@ -199,7 +199,7 @@ def test_optuna(tmp_path: Path) -> None:
     assert made.trials == 4 and made.measurements == 12
     assert trials["status"].to_list() == ["complete", "complete", "pruned", "complete"]
     assert trials["hyperparameter/learning_rate"].to_list() == [trial.params["learning_rate"] for trial in study.trials]
-    assert ("0", 20, 0.1 * 32 / 20) in looks(tmp_path / "run", "validation/loss")
+    assert ("0", 20, 0.1 * 32 / 20) in evaluations(tmp_path / "run", "validation/loss")
     with pytest.raises(ColumnError, match="no study named 'other'"):
         import_optuna(str(storage), tmp_path / "x", study="other", batch_size="batch_size", metric="a/b")
     with pytest.raises(DataError, match="no Optuna storage"):

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 import batchscope as bs
-from batchscope.engine.choice import Choice
+from batchscope.engine.choice import ProgramChoice
 from batchscope.executors import starting
-from batchscope.executors.local import Processes, Running, _Desk
-from batchscope.plan.race import Heat, Leg, Unit
+from batchscope.executors.local import Processes, Running, _WorkerHandle
+from batchscope.plan.race import SearchRound, StepRange, Unit
 
 WORKLOAD = """
 import os
@@ -74,10 +74,10 @@ def test_what_begins_the_imports_imports_little() -> None:
 def test_every_worker_gets_its_share_of_every_batch_size() -> None:
     """Else the groups of the last batch size could all be one worker's, and the others would have nothing to do."""
     executor = Processes.__new__(Processes)
-    executor._desks = [_Desk(None, SimpleNamespace(send=lambda task: None)) for _ in range(2)]  # type: ignore[arg-type]
+    executor._handles = [_WorkerHandle(None, SimpleNamespace(send=lambda task: None)) for _ in range(2)]  # type: ignore[arg-type]
     executor._place = {}
     for group, batch_size in [(0, 8), (0, 16), (1, 8), (0, 32), (1, 16), (1, 32), (0, 8), (1, 16)]:
-        unit = Unit(Heat(batch_size), group, (Leg(1, (0,)),), (1,), ())
-        executor.submit(Running(unit, Choice("loop", 1)))
-    for desk in executor._desks:
-        assert desk.groups == Counter({8: 1, 16: 1, 32: 1})
+        unit = Unit(SearchRound(batch_size), group, (StepRange(1, (0,)),), (1,), ())
+        executor.submit(Running(unit, ProgramChoice("loop", 1)))
+    for handle in executor._handles:
+        assert handle.groups == Counter({8: 1, 16: 1, 32: 1})

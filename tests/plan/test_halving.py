@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscope.plan.halving import places, survivors
-from batchscope.plan.race import Heat, Outcome, Policy, Race, Unit
+from batchscope.plan.race import Outcome, Policy, Race, SearchRound, Unit
 from batchscope.plan.rungs import Grid
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
@@ -32,9 +32,9 @@ def decay(rate: float) -> Curves:
 def seen(unit: Unit, curves: Curves, before: set[Goal]) -> Outcome:
     reached, best = {}, {}
     for goal, value in curves.items():
-        values = [value(look) for look in unit.looks]
+        values = [value(evaluation) for evaluation in unit.evaluations]
         best[goal] = min(values) if goal.side == "<" else max(values)
-        first = next((look for look in unit.looks if goal.is_reached(value(look))), None)
+        first = next((evaluation for evaluation in unit.evaluations if goal.is_reached(value(evaluation))), None)
         if first is not None and goal not in before:
             reached[goal] = first
     return Outcome(unit.until, False, reached, best)
@@ -45,7 +45,7 @@ def play(
 ) -> tuple[Race, list[Unit]]:
     race = Race(
         (Trial(16, index, {}, 0) for index in range(len(trials))),
-        heat=Heat(16),
+        search_round=SearchRound(16),
         wanted=len(trials),
         pack_size=pack,
         grid=GRID,

@@ -25,9 +25,9 @@ from batchscope.cli.show import console
 from batchscope.errors import ProbeError, StudyError, WorkloadError
 from batchscope.machine.sizes import parse_size
 from batchscope.optim import OPTIMIZERS, RULES
-from batchscope.probing.batch_size import Lane
+from batchscope.probing.batch_size import BatchSizeTimings
 from batchscope.probing.requests import Attempt, Fails, Fits, Timed, Visit
-from batchscope.probing.updates import Setup, Trainer
+from batchscope.probing.updates import ProbeSetup, Trainer
 from batchscope.schedules.micro_batches import accumulate_gradients
 from probing import probe_workloads
 from probing.probe_workloads import unpicklable
@@ -38,8 +38,8 @@ QUICK: dict[str, Any] = {"seconds": 0.02, "threads": 1, "device": "cpu"}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux")
 
 
-def setup(**changes: Any) -> Setup:
-    plain = Setup(
+def setup(**changes: Any) -> ProbeSetup:
+    plain = ProbeSetup(
         workload="",
         data_dir=None,
         device="cpu",
@@ -92,8 +92,8 @@ def test_the_table_names_what_it_shows(capsys: pytest.CaptureFixture[str]) -> No
         "74 parameters",
     ):
         assert expected in shown
-    cells = next(re.split(r"[│┃|]", line) for line in shown.splitlines() if re.search(r"\b150\b", line))
-    assert [cell.strip() for cell in cells[1:4]] == ["150", "50", "3"]  # three equal parts, none above 64
+    trainings = next(re.split(r"[│┃|]", line) for line in shown.splitlines() if re.search(r"\b150\b", line))
+    assert [training.strip() for training in trainings[1:4]] == ["150", "50", "3"]  # three equal parts, none above 64
     assert "more batch no longer helps" in shown or "the largest batch size is the fastest" in shown
 
 
@@ -283,27 +283,27 @@ def test_a_failed_update_leaves_no_gradient_behind() -> None:
 
 
 def test_slow_updates_and_slow_data_are_noted() -> None:
-    lane = Lane(64, 64)
-    lane.settle(64, [Fits(seconds=2.0, fetch_seconds=30.0, peak_bytes=None)])
-    while lane.wants_more(1.0):
-        visit = lane.next_visit(1.0)
+    timing = BatchSizeTimings(64, 64)
+    timing.settle(64, [Fits(seconds=2.0, fetch_seconds=30.0, peak_bytes=None)])
+    while timing.wants_more(1.0):
+        visit = timing.next_visit(1.0)
         assert visit.updates == 1 and not visit.with_data
-        lane.record([Timed(2.0, None, 4.0)])
-    result = lane.result()
+        timing.record([Timed(2.0, None, 4.0)])
+    result = timing.result()
     assert result.updates == 1 and result.step_with_data is None
     assert "only one block" in result.note and "about 30 s" in result.note
 
 
 def test_the_slowest_and_the_fullest_rank_count() -> None:
-    lane = Lane(8, 4)
-    lane.settle(4, [Fits(0.001, 0.0, 100), Fits(0.002, 0.0, 70)])
+    timing = BatchSizeTimings(8, 4)
+    timing.settle(4, [Fits(0.001, 0.0, 100), Fits(0.002, 0.0, 70)])
     for fast, slow in ((1.0, 3.0), (2.0, 4.0), (9.0, 5.0)):
-        lane.next_visit(0.1)
-        lane.record([Timed(fast, fast, 0.1), Timed(slow, slow, 0.2)])
-    result = lane.result()
+        timing.next_visit(0.1)
+        timing.record([Timed(fast, fast, 0.1), Timed(slow, slow, 0.2)])
+    result = timing.result()
     assert result.step is not None and result.step.median == 4.0 and result.step.high == 4.5
     assert result.peak_bytes == 100 and result.examples_per_second == 2.0
-    assert lane.spent == pytest.approx(0.6)
+    assert timing.spent == pytest.approx(0.6)
 
 
 def test_ranks_agree(tmp_path: Path) -> None:

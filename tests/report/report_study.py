@@ -50,7 +50,7 @@ def trials() -> pl.DataFrame:
 
 
 def measurements() -> pl.DataFrame:
-    """A look before the goal and a look at it for every trial; the diverged one ends in no number."""
+    """An evaluation before the goal and an evaluation at it for every trial; the diverged one ends in no number."""
     rows: list[tuple[str, int, int, float]] = []
     for trial, size, _, steps, _, _, reached in ROWS:
         rows.append((trial, size, 5, 0.9))
@@ -87,8 +87,8 @@ def interval(value: float | None, low: float | None = None, high: float | None =
 def fit(critical: float = 4.0) -> Fit:
     """The two-asymptote law with 20 steps at the least, as fitted between batch sizes 2 and 8."""
     law = Law(fewest_steps=20.0, critical_batch_size=critical, sharpness=1.0, measured=(2.0, 8.0))
-    draws = np.array([[critical, 1.0]])
-    return Fit(law, interval(critical), interval(20.0), interval(1.0), residual=0.0, draws=draws)
+    samples = np.array([[critical, 1.0]])
+    return Fit(law, interval(critical), interval(20.0), interval(1.0), residual=0.0, samples=samples)
 
 
 def curve(

@@ -272,9 +272,9 @@ def test_an_unknown_result_has_no_chart() -> None:
 
 
 def test_sections_answer_what_they_can_and_say_what_they_cannot() -> None:
-    looks = measurements().with_columns((pl.col("step") * pl.col("batch_size") / 100).alias("epoch"))
+    evaluations = measurements().with_columns((pl.col("step") * pl.col("batch_size") / 100).alias("epoch"))
     stopped_later = trials().with_columns(steps=pl.when(pl.col("trial") == "d").then(120).otherwise("steps"))
-    found = sections(Answers(Given(stopped_later, looks, GOAL), lambda given: curve()))
+    found = sections(Answers(Given(stopped_later, evaluations, GOAL), lambda given: curve()))
     titles = [part.title for part in found]
     assert "Learning-rate rules" in titles and titles[-1] == "What this run cannot answer"
     assert any(text.startswith("Contour: ") for text in found[-1].paragraphs)

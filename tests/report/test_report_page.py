@@ -145,14 +145,14 @@ def hostile() -> str:
     name = f"hyperparameter/{EVIL}"
     strange = trials().with_columns(pl.lit(EVIL).alias(name), pl.lit(EVIL).alias("status"))
     strange = strange.with_columns(pl.col("trial") + EVIL)
-    looks = measurements().with_columns(pl.col("trial") + EVIL).rename({"validation/error": EVIL})
+    evaluations = measurements().with_columns(pl.col("trial") + EVIL).rename({"validation/error": EVIL})
     known = table().with_columns(pl.col("trial") + EVIL, pl.lit(EVIL).alias(EVIL), pl.lit(EVIL).alias("reason"))
     found = curve(goal=Goal(EVIL, "<", 0.2), table=known, notes=(EVIL,))
     found = replace(found, regimes=replace(found.regimes, notes=(EVIL,)))
     return page(
         [found, found],
         trials=strange,
-        measurements=looks,
+        measurements=evaluations,
         summary={"workload": EVIL, EVIL: [EVIL]},
         study_text=EVIL,
         provenance={EVIL: {EVIL: [EVIL]}},

@@ -43,16 +43,16 @@ def rounded(rows: Iterable[tuple[float, ...]]) -> set[tuple[float, ...]]:
     return {tuple(float(f"{value:.6g}") for value in row) for row in rows}
 
 
-def test_the_time_cost_figure_shows_every_option_and_the_front() -> None:
+def test_the_time_cost_figure_shows_every_option_and_the_pareto_front() -> None:
     found = timed()
     table, shown = time_cost(found), points(time_cost_chart(found))
     assert time_unit(found) == ("seconds", 1.0)
-    assert table.height == found.options.height and table.filter("front").height == len(found)
+    assert table.height == found.options.height and table.filter("pareto_front").height == len(found)
     for count, name in ((1, "1 device"), (2, "2 devices"), (4, "4 devices")):
         own = table.filter(pl.col("devices") == count).select("time", "cost").rows()
         assert shown[name] == rounded(own)
-    front = shown["front: none is both faster and cheaper"]
-    assert front == rounded([(option.time.value or 0, option.cost.value or 0) for option in found])
+    pareto_front = shown["Pareto front: none is both faster and cheaper"]
+    assert pareto_front == rounded([(option.time.value or 0, option.cost.value or 0) for option in found])
 
 
 def test_the_strong_scaling_figure_shows_the_best_of_each_number_beside_the_ideal() -> None:

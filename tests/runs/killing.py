@@ -185,7 +185,7 @@ def install() -> None:
         ("summarising", Run, "write_report"),
     ):
         _during(hooks, phase, owner, name)
-    _heats(hooks)
+    _search_rounds(hooks)
     for program in (Loop, Alone, Vmap):
         _before(hooks, "training", program, "train")
         _before(hooks, "evaluating", program, "evaluate")
@@ -208,7 +208,7 @@ def _during(hooks: Hooks, phase: str, owner: type, name: str) -> None:
     setattr(owner, name, classmethod(outer) if isinstance(kept, classmethod) else outer)
 
 
-def _heats(hooks: Hooks) -> None:
+def _search_rounds(hooks: Hooks) -> None:
     run, begin = Worker.run, Worker.__init__
 
     def begun(worker: Worker, *arguments: Any, **options: Any) -> None:
@@ -218,8 +218,8 @@ def _heats(hooks: Hooks) -> None:
         begin(worker, *arguments, **options)
 
     def ran(worker: Worker, unit: Any, *rest: Any, **options: Any) -> Any:
-        heat = unit.heat
-        with hooks.during("confirming" if heat.replicate else "widening" if heat.revision else ""):
+        search_round = unit.search_round
+        with hooks.during("confirming" if search_round.replicate else "widening" if search_round.revision else ""):
             return run(worker, unit, *rest, **options)
 
     _put(Worker, __init__=begun, run=ran)

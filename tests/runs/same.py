@@ -21,18 +21,18 @@ def tables(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """
     log = pl.read_parquet(folder / "trials" / "*.parquet", glob=True, missing_columns="insert")
     trials = log.sort("trial", "steps", "commit").group_by("trial", maintain_order=True).last()
-    looks = pl.read_parquet(folder / "measurements" / "*.parquet", glob=True, missing_columns="insert")
+    evaluations = pl.read_parquet(folder / "measurements" / "*.parquet", glob=True, missing_columns="insert")
     trials = trials.drop("since", "commit", *TIMES, strict=False)
-    looks = looks.drop(TIMES, strict=False).sort("trial", "step")
-    return trials.select(sorted(trials.columns)), looks.select(sorted(looks.columns))
+    evaluations = evaluations.drop(TIMES, strict=False).sort("trial", "step")
+    return trials.select(sorted(trials.columns)), evaluations.select(sorted(evaluations.columns))
 
 
 def assert_same_run(folder: Path, reference: Path) -> None:
     """The same trials and statuses, the same measurements each once, the same summary, and nothing left over."""
     for ours, theirs in zip(tables(folder), tables(reference), strict=True):
         assert_frame_equal(ours, theirs, check_exact=True)
-    looks = tables(folder)[1]
-    assert not looks.select(pl.struct("trial", "step").is_duplicated().any()).item()
+    evaluations = tables(folder)[1]
+    assert not evaluations.select(pl.struct("trial", "step").is_duplicated().any()).item()
     ours, theirs = (json.loads((place / "summary.json").read_text()) for place in (folder, reference))
     assert ours == theirs
     assert (folder / "study.yaml").read_text() == (reference / "study.yaml").read_text()

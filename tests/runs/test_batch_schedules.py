@@ -20,8 +20,8 @@ def curves(variant: str, folder: Path) -> tuple[np.ndarray, int]:
     run = bs.run(study, folder / variant, workers=0)
     (updates,) = set(run.trials["steps"])
     assert updates == Timeline(study, 16, 1297).last
-    looks = run.measurements.collect().sort("trial", "step").group_by("trial", maintain_order=True)
-    rows = [np.interp(EPOCHS, g["epoch"].to_numpy(), g["validation/loss"].to_numpy()) for _, g in looks]
+    evaluations = run.measurements.collect().sort("trial", "step").group_by("trial", maintain_order=True)
+    rows = [np.interp(EPOCHS, g["epoch"].to_numpy(), g["validation/loss"].to_numpy()) for _, g in evaluations]
     return np.array(rows), updates
 
 

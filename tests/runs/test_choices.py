@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from batchscope import runs
-from batchscope.engine.choice import Choice
+from batchscope.engine.choice import ProgramChoice
 from batchscope.errors import StoreError, StudyError
 from batchscope.runs import Run
 from batchscope.runs.choices import Recorded, check_pins, joined, replayed
@@ -32,8 +32,8 @@ def do(folder: Path, *overrides: str, replay: Path | None = None) -> Run:
 
 def content(run: Run) -> tuple[pl.DataFrame, pl.DataFrame]:
     trials = run.trials.drop(TIMES, strict=False).sort("trial")
-    looks = run.measurements.drop(TIMES, strict=False).sort("trial", "step").collect()
-    return trials, looks.select(sorted(looks.columns))
+    evaluations = run.measurements.drop(TIMES, strict=False).sort("trial", "step").collect()
+    return trials, evaluations.select(sorted(evaluations.columns))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_choices_that_are_none_are_refused(choices: object, first: Run, tmp_path
 
 
 def test_a_pin_that_contradicts_what_was_recorded_is_refused() -> None:
-    recorded = Recorded(Path("runs/mine"), {4: Choice("vmap", 2)}, 1)
+    recorded = Recorded(Path("runs/mine"), {4: ProgramChoice("vmap", 2)}, 1)
     check_pins(study(*AUTO), recorded)
     check_pins(study(*AUTO, "engine={program: vmap, pack_size: 2, threads: 1}"), recorded)
     check_pins(study(*AUTO, "batch_sizes=[8]", "engine.pack_size=3"), recorded)  # 8 is not begun
@@ -107,15 +107,15 @@ def test_a_pin_that_contradicts_what_was_recorded_is_refused() -> None:
 
 
 def test_what_a_folder_began_with_stays_and_the_rest_is_replayed() -> None:
-    own = Recorded(Path("mine"), {4: Choice("vmap", 2, timings={"vmap-2": 1.0})}, 1)
-    other = Recorded(Path("theirs"), {4: Choice("vmap", 2), 16: Choice("loop", 1)}, 1, ("a remark",))
+    own = Recorded(Path("mine"), {4: ProgramChoice("vmap", 2, timings={"vmap-2": 1.0})}, 1)
+    other = Recorded(Path("theirs"), {4: ProgramChoice("vmap", 2), 16: ProgramChoice("loop", 1)}, 1, ("a remark",))
     found = joined(own, other)
     assert found.choices == {4: own.choices[4], 16: other.choices[16]}
     assert (found.threads, found.remarks, found.folder) == (1, ("a remark",), Path("mine"))
     with pytest.raises(StudyError, match="mine has begun batch size 4 with vmap x 2, and theirs has vmap x 3"):
-        joined(own, Recorded(Path("theirs"), {4: Choice("vmap", 3)}, 1))
+        joined(own, Recorded(Path("theirs"), {4: ProgramChoice("vmap", 3)}, 1))
     with pytest.raises(StudyError, match="mine has begun with 1 threads a worker, and theirs has 2"):
-        joined(own, Recorded(Path("theirs"), {16: Choice("vmap", 3)}, 2))
+        joined(own, Recorded(Path("theirs"), {16: ProgramChoice("vmap", 3)}, 2))
 
 
 def test_a_run_goes_on_as_it_began(first: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from batchscope import runs
-from batchscope.engine.choice import PROGRAMS, Choice
+from batchscope.engine.choice import PROGRAMS, ProgramChoice
 from batchscope.engine.pack import State
 from batchscope.engine.training import Settings
 from batchscope.engine.vmap import Vmap
@@ -91,7 +91,9 @@ def test_a_folder_goes_on_with_the_program_that_is_pinned_now(whole: Run, tmp_pa
 
 
 def test_what_has_failed_is_not_pinned_again() -> None:
-    own = Recorded(Path("mine"), {4: Choice("loop", 5, reasons={"vmap": "failed"}), 16: Choice("traced", 5)}, 1)
+    own = Recorded(
+        Path("mine"), {4: ProgramChoice("loop", 5, reasons={"vmap": "failed"}), 16: ProgramChoice("traced", 5)}, 1
+    )
     found = pinned(study(*SMALL), own)
     assert (found.choices[4].program, found.choices[16].program) == ("loop", "vmap")
     assert len(found.remarks) == 1 and "batch size 16" in found.remarks[0]
@@ -109,8 +111,8 @@ def test_a_batch_size_that_cannot_be_trained_is_left_out_in_words(tmp_path: Path
     run = runs.run(asked, tmp_path / "run", workload=classification(normalised), on_progress=seen.append)
     assert set(run.trials["batch_size"]) == {4}
     assert any("batch size 1 is left out" in each and "two examples or more" in each for each in run.warnings)
-    assert [lane.choosing for lane in seen[0].lanes] == [True, True]
-    assert "Expected more than 1 value" in seen[-1].lanes[0].skipped and seen[-1].share == 1.0
+    assert [size.choosing for size in seen[0].batch_sizes] == [True, True]
+    assert "Expected more than 1 value" in seen[-1].batch_sizes[0].skipped and seen[-1].share == 1.0
     again = runs.run(asked, tmp_path / "again", workload=classification(normalised), replay_choices=run.folder)
     assert set(again.trials["batch_size"]) == {4}
 

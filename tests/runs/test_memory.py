@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from batchscope import runs
-from batchscope.engine.choice import Choice
+from batchscope.engine.choice import ProgramChoice
 from batchscope.engine.training import Loaded
 from batchscope.errors import StudyError
 from batchscope.executors.worker import Worker
 from batchscope.machine.memory import available_bytes
 from batchscope.machine.sizes import parse_size
-from batchscope.plan.race import Heat, Leg, Unit
+from batchscope.plan.race import SearchRound, StepRange, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.demand import Demand, MiB, demand
 from batchscope.runs.layout import lay_out
@@ -27,7 +27,13 @@ from batchscope.runs.preflight import timelines_of
 from engine.workbench import classification, study
 
 NEED = Demand(
-    libraries=400 * MiB, data=100 * MiB, state=MiB, step={8: 2 * MiB, 512: 50 * MiB}, look=MiB, trials=20, loops=False
+    libraries=400 * MiB,
+    data=100 * MiB,
+    state=MiB,
+    step={8: 2 * MiB, 512: 50 * MiB},
+    evaluation=MiB,
+    trials=20,
+    loops=False,
 )
 PACKS = {8: [1, 4, 8, 16, 20], 512: [1, 4, 8, 16, 20]}
 
@@ -132,10 +138,12 @@ def test_states_beyond_the_limit_wait_on_disk_and_change_nothing(tmp_path: Path)
         found = []
         for until in (2, 4):
             for group, trial in enumerate(trials):
-                legs = tuple(Leg(step, (trial.index,)) for step in (2, 4) if step <= until)
-                result = worker.run(Unit(Heat(8), group, legs, (until,), (trial,)), Choice("loop", 1))
+                step_ranges = tuple(StepRange(step, (trial.index,)) for step in (2, 4) if step <= until)
+                result = worker.run(
+                    Unit(SearchRound(8), group, step_ranges, (until,), (trial,)), ProgramChoice("loop", 1)
+                )
                 assert result is not None
-                found.append(result.looks.metrics["train/loss"])
+                found.append(result.evaluations.metrics["train/loss"])
         assert len(kept) == (0 if number == 0 else 3)
         states.append(found)
     assert states[0] == states[1]

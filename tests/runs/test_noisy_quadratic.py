@@ -13,7 +13,7 @@ from batchscope import workloads
 from batchscope.analysis.laws import fit
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import advance
-from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.training import Loaded, Training
 from batchscope.engine.vmap import Vmap
 from batchscope.plan.sampling import first_trials
 from batchscope.workloads.noisy_quadratic import expected_loss, steps_to_goal
@@ -35,11 +35,11 @@ def test_the_mean_loss_is_the_closed_form(optimizer: str) -> None:
     point = "{learning_rate: 0.3}" if optimizer == "sgd" else "{learning_rate: 0.1, momentum: 0.8}"
     study = bs.Study.from_text(STUDY, [f"algorithm.optimizer={optimizer}", f"search.space={point}"])
     loaded = Loaded(workloads.load(study.workload), study, torch.device("cpu"))
-    program, steps, replicates = Vmap(Cell(loaded, 4)), 20, 200
+    program, steps, replicates = Vmap(Training(loaded, 4)), 20, 200
     losses = np.empty((replicates, steps))
     for replicate in range(replicates):
-        program.cell = Cell(loaded, 4, replicate)
-        pack = Pack.fresh(program.cell, first_trials(study.search, 4, 0, 1))
+        program.training = Training(loaded, 4, replicate)
+        pack = Pack.fresh(program.training, first_trials(study.search, 4, 0, 1))
         advanced = advance(program, pack, steps, range(1, steps + 1))
         assert advanced is not None
         losses[replicate] = np.array(advanced[1].metrics["validation/loss"], float).ravel()
@@ -48,7 +48,7 @@ def test_the_mean_loss_is_the_closed_form(optimizer: str) -> None:
         4, hyper["learning_rate"], hyper.get("momentum", 0.0), steps, D, nesterov=optimizer == "nesterov"
     )[1:]
     z = (losses.mean(0) - expected) / (losses.std(0, ddof=1) / replicates**0.5)
-    assert np.abs(z).max() < 4  # twenty correlated looks
+    assert np.abs(z).max() < 4  # twenty correlated evaluations
     assert np.abs(losses.mean(0) / expected - 1).max() < 0.15  # so that the spread hides no bias worth the name
 
 

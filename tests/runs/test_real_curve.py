@@ -25,7 +25,7 @@ def test_fashion_mnist_reaches_its_goal_in_as_few_steps_as_the_documentation_say
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_looks_that_end_early_change_no_steps_to_result_on_real_data(data_dir: Path, tmp_path: Path) -> None:
+def test_evaluations_that_end_early_change_no_steps_to_result_on_real_data(data_dir: Path, tmp_path: Path) -> None:
     goals = [f"validation/error < {threshold}" for threshold in (0.2, 0.17, 0.16)]
     overrides = ["batch_sizes=[64, 256, 1024]", "search.trials=8", f"goals={goals}", "engine.program=vmap"]
     found = []

@@ -247,7 +247,7 @@ def test_the_snippet_of_every_optimizer_runs_with_its_hyperparameters(rule: str)
     [
         ("{learning_rate_schedule: {name: cosine, unit: epochs, decay_steps: 2}}", "bs.schedules.Stretched("),
         ("{warm_up: {length: 3}}", "bs.schedules.Ramp(steps=3.0, start=0.0)"),
-        ("{scaling_rule: {name: lsr, base_batch_size: 16}}", "lr=0.15"),
+        ("{scaling_rule: {name: linear, base_batch_size: 16}}", "lr=0.15"),
         ("{ghost_batch_size: 8}", "bs.nn.convert_ghost_batch_norm(model, 8)"),
         ("{clip_gradient_norm: 0.5}", "clip_grad_norm_(model.parameters(), 0.5)"),
         ("{average_weights: 0.99}", "return average.module"),

@@ -27,8 +27,8 @@ def do(folder: Path, *overrides: str, program: str = "loop", workload: bs.Worklo
 
 def tables(run: Run) -> tuple[pl.DataFrame, pl.DataFrame]:
     trials = run.trials.drop(TIMES, strict=False).sort("trial")
-    looks = run.measurements.drop(TIMES, strict=False).sort("trial", "step").collect()
-    return trials, looks.select(sorted(looks.columns))
+    evaluations = run.measurements.drop(TIMES, strict=False).sort("trial", "step").collect()
+    return trials, evaluations.select(sorted(evaluations.columns))
 
 
 def assert_same(one: Run, other: Run) -> None:
@@ -46,15 +46,15 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return do(tmp_path_factory.mktemp("packed") / "run", program="vmap")
 
 
-def test_every_look_of_every_trial_is_there_once(whole: Run) -> None:
-    trials, looks = tables(whole)
-    assert looks.select("trial", "step").is_duplicated().sum() == 0
+def test_every_evaluation_of_every_trial_is_there_once(whole: Run) -> None:
+    trials, evaluations = tables(whole)
+    assert evaluations.select("trial", "step").is_duplicated().sum() == 0
     assert set(trials["status"]) <= {"complete", "censored"}
-    ends = looks.group_by("trial").agg(pl.col("step").max())
+    ends = evaluations.group_by("trial").agg(pl.col("step").max())
     joined = trials.join(ends, on="trial")
     assert (joined["steps"] == joined["step"]).all() and len(joined) == len(trials) == 20
-    assert (looks["examples"] == looks["step"] * looks["batch_size"]).all()
-    assert (looks["epoch"] == looks["examples"] / 200).all()
+    assert (evaluations["examples"] == evaluations["step"] * evaluations["batch_size"]).all()
+    assert (evaluations["epoch"] == evaluations["examples"] / 200).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 10])
@@ -165,7 +165,7 @@ def examples_taken(run: Run) -> pl.Series:
 
 
 @pytest.mark.parametrize("policy", ["race", "full"])
-def test_looks_that_end_early_change_no_steps_to_result(tmp_path: Path, policy: str) -> None:
+def test_evaluations_that_end_early_change_no_steps_to_result(tmp_path: Path, policy: str) -> None:
     goals = 'goals=["validation/error < 0.5", "validation/error < 0.35", "validation/loss < 0.8", "train/loss < 0.6"]'
     shared = [goals, "batch_sizes=[4, 16]", "search.trials=6"]
     early = do(tmp_path / "early", *shared, workload=well_validated())
@@ -192,7 +192,7 @@ def test_looks_that_end_early_change_no_steps_to_result(tmp_path: Path, policy: 
         assert (both["validation/error"] == both["validation/error_right"]).all()
 
 
-def test_a_harder_goal_extends_looks_that_ended_early_and_an_easier_one_is_refused(
+def test_a_harder_goal_extends_evaluations_that_ended_early_and_an_easier_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchscope.engine.evaluate.FEW", 0)
@@ -207,11 +207,11 @@ def test_a_harder_goal_extends_looks_that_ended_early_and_an_easier_one_is_refus
             do(tmp_path / "run", f'goals=["validation/error < 0.4", "{goal}"]')
         with pytest.raises(AnalysisError, match=r"evaluation.sequential=false"):
             extended.steps_to_result(goal)
-    with pytest.raises(StudyError, match="policy: full needs every look in full"):
+    with pytest.raises(StudyError, match="policy: full needs every evaluation in full"):
         do(tmp_path / "run", goals.format(0.35), "policy=full")
 
 
-def test_a_trial_ends_at_the_look_that_reaches_its_last_goal(whole: Run) -> None:
+def test_a_trial_ends_at_the_evaluation_that_reaches_its_last_goal(whole: Run) -> None:
     ends = whole.measurements.filter(pl.col("validation/error") < 0.35).group_by("trial").agg(pl.col("step").min())
     reached = whole.trials.join(ends.collect(), on="trial")
     assert len(reached) > 2 and (reached["steps"] == reached["step"]).all()
@@ -235,15 +235,15 @@ def test_another_algorithm_is_refused_with_the_difference(tmp_path: Path) -> Non
 
 
 def test_divergent_trials_are_recorded_and_replaced(tmp_path: Path) -> None:
-    # Plain steps of this size blow up in float32 within a few looks.
+    # Plain steps of this size blow up in float32 within a few evaluations.
     wild = "search.space.learning_rate={min: 1e-2, max: 1e8, scale: log}"
     run = do(tmp_path / "run", wild, "search.trials=8", "engine.dtype=float32")
     status = run.trials["status"].to_list()
     assert status.count("diverged") > 0
     assert len(status) - status.count("diverged") == 8
     diverged = run.trials.filter(pl.col("status") == "diverged")
-    looks = run.measurements.collect().join(diverged.select("trial", "steps"), on="trial")
-    assert (looks["step"] <= looks["steps"]).all()
+    evaluations = run.measurements.collect().join(diverged.select("trial", "steps"), on="trial")
+    assert (evaluations["step"] <= evaluations["steps"]).all()
 
 
 def test_a_metric_that_is_not_measured_is_named_before_anything_runs(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
         on_progress=seen.append,
     )
     assert seen[0].share == 0 and seen[-1].share == 1
-    assert seen[-1].lanes[0].trials == 4 and seen[-1].train_seconds > 0
+    assert seen[-1].batch_sizes[0].trials == 4 and seen[-1].train_seconds > 0
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:

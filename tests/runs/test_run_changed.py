@@ -25,8 +25,8 @@ SMALL = (
     "evaluation.ratio=1.3",
 )
 
-# Looks that ended early do not tell what another goal, or another policy, would ask of them (test_run.py).
-FULL_LOOKS = "evaluation.sequential=false"
+# Evaluations that ended early do not tell what another goal, or another policy, would ask of them (test_run.py).
+FULL_EVALUATIONS = "evaluation.sequential=false"
 
 
 def do(folder: Path, *overrides: str) -> Run:
@@ -40,10 +40,12 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def assert_holds(one: Path, other: Path) -> None:
-    """Every trial and look of the other is there, bit for bit; trials may have gone further, as they once had to."""
-    (ours, our_looks), (theirs, their_looks) = tables(one), tables(other)
-    looks = our_looks.join(their_looks.select("trial", "step"), on=["trial", "step"], how="semi")
-    assert_frame_equal(looks, their_looks, check_exact=True)
+    """Every trial and evaluation of the other is there, bit for bit; trials may have gone further, as they once had
+    to.
+    """
+    (ours, our_evaluations), (theirs, their_evaluations) = tables(one), tables(other)
+    evaluations = our_evaluations.join(their_evaluations.select("trial", "step"), on=["trial", "step"], how="semi")
+    assert_frame_equal(evaluations, their_evaluations, check_exact=True)
     both = ours.join(theirs, on="trial", suffix="_other")
     assert len(both) == len(theirs) and (both["steps"] >= both["steps_other"]).all()
 
@@ -53,8 +55,8 @@ def assert_holds(one: Path, other: Path) -> None:
     [
         (["policy=full"], ["policy=full", "search.trials=7"]),
         ([], ["batch_sizes=[8, 32]"]),
-        ([FULL_LOOKS], [FULL_LOOKS, 'goals=["validation/error < 0.35", "validation/loss < 0.8"]']),
-        ([FULL_LOOKS, "policy=race"], [FULL_LOOKS, "policy=full"]),
+        ([FULL_EVALUATIONS], [FULL_EVALUATIONS, 'goals=["validation/error < 0.35", "validation/loss < 0.8"]']),
+        ([FULL_EVALUATIONS, "policy=race"], [FULL_EVALUATIONS, "policy=full"]),
         (["margin=1"], ["margin=3"]),
         ([], ["search.confirm={seeds: 2}"]),
         (["search.widen={edge: 0.3, rounds: 1}"], ["search.widen={edge: 0.3, rounds: 2}"]),
@@ -69,8 +71,8 @@ def test_an_extended_run_is_bitwise_the_fresh_run_of_the_extended_study(
     do(tmp_path / "run", *after)
     do(tmp_path / "fresh", *after)
     assert_same(tmp_path / "run", tmp_path / "fresh")
-    looks = tables(tmp_path / "run")[1]
-    assert len(known.join(looks, on=known.columns, how="semi", nulls_equal=True)) == len(known)
+    evaluations = tables(tmp_path / "run")[1]
+    assert len(known.join(evaluations, on=known.columns, how="semi", nulls_equal=True)) == len(known)
 
 
 @pytest.mark.parametrize("confirm", [[], ["search.confirm={seeds: 1}"]])
@@ -85,7 +87,7 @@ def test_more_trials_of_a_race_keep_how_far_the_others_had_gone(confirm: list[st
 
 @pytest.mark.parametrize("goal", ["validation/error < 0.35", "validation/error < 0.01"])
 def test_a_larger_budget_adds_to_what_is_there(goal: str, tmp_path: Path) -> None:
-    """The old budget's end stays as a look; every look that the fresh run has is bitwise there."""
+    """The old budget's end stays as an evaluation; every evaluation that the fresh run has is bitwise there."""
     goals = f'goals=["{goal}"]'
     do(tmp_path / "run", goals, "budget.steps=20")
     do(tmp_path / "run", goals, "budget.steps=45")
@@ -112,10 +114,10 @@ def test_a_smaller_study_computes_nothing_and_keeps_what_is_there(
     before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     do(tmp_path / "run", "policy=full", before)
-    rows, looks = tables(tmp_path / "run")
+    rows, evaluations = tables(tmp_path / "run")
     monkeypatch.setattr(Worker, "run", lambda *_: pytest.fail("nothing is missing"))
     do(tmp_path / "run", "policy=full", after)
-    assert_frame_equal(tables(tmp_path / "run")[1], looks, check_exact=True)
+    assert_frame_equal(tables(tmp_path / "run")[1], evaluations, check_exact=True)
     assert_frame_equal(tables(tmp_path / "run")[0].drop("status"), rows.drop("status"), check_exact=True)
 
 
@@ -192,9 +194,9 @@ def test_another_workload_is_refused_though_it_has_the_same_name(tmp_path: Path)
 def test_every_trial_that_a_change_leaves_behind_is_still_a_row_once(tmp_path: Path) -> None:
     do(tmp_path / "run", "search.trials=6")
     do(tmp_path / "run", "search.trials=2", "batch_sizes=[8, 16]")
-    rows, looks = tables(tmp_path / "run")
+    rows, evaluations = tables(tmp_path / "run")
     assert rows["trial"].n_unique() == len(rows) == 8
-    assert not looks.select(pl.struct("trial", "step").is_duplicated().any()).item()
+    assert not evaluations.select(pl.struct("trial", "step").is_duplicated().any()).item()
 
 
 def winners(result: Run) -> list[tuple[object, ...]]:
@@ -219,10 +221,10 @@ def test_only_the_trials_of_the_present_study_count(
     tmp_path: Path, before: list[str], after: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What another study has left in the folder is kept, named everywhere, and changes no answer."""
-    first = do(tmp_path / "run", FULL_LOOKS, *before)
+    first = do(tmp_path / "run", FULL_EVALUATIONS, *before)
     assert first.warnings == [] and first.not_counted == 0
-    both = do(tmp_path / "run", FULL_LOOKS, *after)
-    fresh = do(tmp_path / "fresh", FULL_LOOKS, *after)
+    both = do(tmp_path / "run", FULL_EVALUATIONS, *after)
+    fresh = do(tmp_path / "fresh", FULL_EVALUATIONS, *after)
     assert set(both.trials["trial"]) == set(fresh.trials["trial"]) and fresh.not_counted == 0
     assert winners(both) == winners(fresh)
     everything = set(tables(tmp_path / "run")[0]["trial"])
@@ -231,7 +233,7 @@ def test_only_the_trials_of_the_present_study_count(
     assert words in both.warnings
     assert set(both.measurements.collect()["trial"]) == set(fresh.trials["trial"])
     assert both.status()["not_counted"] == both.not_counted
-    counts = [[lane["trials"] for lane in result.status()["batch_sizes"]] for result in (both, fresh)]
+    counts = [[size["trials"] for size in result.status()["batch_sizes"]] for result in (both, fresh)]
     assert counts[0] == counts[1]
     document = both.summary()
     assert document["not_counted"] == both.not_counted and words in document["goals"][0]["notes"]

@@ -93,7 +93,7 @@ def test_ranks_wait_for_each_other_in_the_last_part_only() -> None:
         backward(loss)
 
     def loss(part: Any) -> Tensor:
-        log.append("forward")  # DistributedDataParallel looks at the context in the forward pass
+        log.append("forward")  # DistributedDataParallel evaluations at the context in the forward pass
         return nn.functional.cross_entropy(net(part[0]), part[1])
 
     accumulate_gradients(loss, data(10), 4, backward=logged, no_sync=no_sync)

@@ -27,24 +27,26 @@ def scale(rule: Any, batch_size: int, **changes: Any) -> Any:
     return scale_hyperparameters(rule, base_batch_size=256, batch_size=batch_size, **GIVEN | changes)
 
 
-@pytest.mark.parametrize(("rule", "rate"), [("blr", 0.1), ("lsr", 1.6), ("srsr", 0.4), ("adam_square_root", 0.4)])
+@pytest.mark.parametrize(
+    ("rule", "rate"), [("constant", 0.1), ("linear", 1.6), ("square_root", 0.4), ("adam_square_root", 0.4)]
+)
 def test_the_learning_rate_of_every_rule(rule: str, rate: float) -> None:
     assert scale(rule, 4096).learning_rate == pytest.approx(rate)
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000))
-def test_lsr_keeps_the_noise_scale_and_the_base_rate(base: int, batch: int) -> None:
+def test_linear_keeps_the_noise_scale_and_the_base_rate(base: int, batch: int) -> None:
     """S18 equation 5; ML18's eta / B."""
-    scaled = scale_hyperparameters("lsr", base_batch_size=base, batch_size=batch, learning_rate=0.1, momentum=0.9)
+    scaled = scale_hyperparameters("linear", base_batch_size=base, batch_size=batch, learning_rate=0.1, momentum=0.9)
     assert scaled.momentum == 0.9
     assert noise_scale(float(scaled.learning_rate), batch, 10**6, 0.9) == pytest.approx(
         noise_scale(0.1, base, 10**6, 0.9)
     )
 
 
-def test_srsr_keeps_the_size_of_the_noise_of_one_update() -> None:
+def test_square_root_keeps_the_size_of_the_noise_of_one_update() -> None:
     """The standard deviation of eta times the mean of B noisy gradients is eta / sqrt(B)."""
-    assert scale("srsr", 1000).learning_rate / 1000**0.5 == pytest.approx(0.1 / 256**0.5)
+    assert scale("square_root", 1000).learning_rate / 1000**0.5 == pytest.approx(0.1 / 256**0.5)
 
 
 @pytest.mark.parametrize("batch", [64, 256, 1024, 2048])
@@ -82,13 +84,13 @@ def test_every_hyperparameter_is_answered_for(rule: str, batch: int) -> None:
 
 
 def test_warm_up_begins_at_the_base_rate_and_lasts_as_many_examples() -> None:
-    for rule, start in (("lsr", 1 / 16), ("srsr", 1 / 4)):
+    for rule, start in (("linear", 1 / 16), ("square_root", 1 / 4)):
         scaled = scale(rule, 4096)
         assert scaled.learning_rate * float(scaled.warm_up.factor(0)) == pytest.approx(0.1)
         assert scaled.warm_up.start == start
         assert scaled.warm_up.steps * 4096 == 500_000
         assert scale(rule, 64).warm_up is None
-    assert scale("blr", 4096).warm_up is None
+    assert scale("constant", 4096).warm_up is None
 
 
 def test_tensors_go_through() -> None:
@@ -101,11 +103,11 @@ def test_tensors_go_through() -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(ScheduleError, match="one of blr, lsr, srsr, adam_square_root, got 'cube'"):
+    with pytest.raises(ScheduleError, match="one of constant, linear, square_root, adam_square_root, got 'cube'"):
         scale("cube", 512)
     with pytest.raises(ScheduleError, match="batch_size must be at least 1"):
-        scale("lsr", 0)
+        scale("linear", 0)
     with pytest.raises(ScheduleError, match="learning_rate must be > 0"):
-        scale("lsr", 512, learning_rate=-1.0)
+        scale("linear", 512, learning_rate=-1.0)
     with pytest.raises(ScheduleError, match="beta2 must be"):
         scale("adam_square_root", 512, beta2=1.0)

@@ -22,7 +22,7 @@ from batchscope.runs.preflight import check_goals
 from batchscope.spec.goal import Goal
 from batchscope.spec.metrics import Gathered, is_average, named
 from batchscope.spec.workload import Workload
-from engine.workbench import cell, classification, study, well_validated
+from engine.workbench import classification, study, training, well_validated
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS, LABELS = torch.randn(200, 4, generator=GENERATOR), torch.randint(4, (200,), generator=GENERATOR)
@@ -97,7 +97,7 @@ def test_a_factory_is_told_from_a_function_of_examples() -> None:
 
 @pytest.mark.parametrize("program", [Loop, Vmap])
 def test_perplexity_is_the_exponential_of_the_mean_and_ends_as_early_as_the_loss(program: type[Program]) -> None:
-    bench = cell(well_validated(), "metrics=[perplexity, accuracy]")
+    bench = training(well_validated(), "metrics=[perplexity, accuracy]")
     pack = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 3))
     run = program(bench)
     values, taken = evaluate(run.evaluate, bench, pack.state)
@@ -115,7 +115,7 @@ def test_perplexity_is_the_exponential_of_the_mean_and_ends_as_early_as_the_loss
 
 def test_a_metric_that_is_no_average_never_ends_an_evaluation_early() -> None:
     pytest.importorskip("torchmetrics")
-    bench = cell(well_validated(), "metrics=[f1]")
+    bench = training(well_validated(), "metrics=[f1]")
     pack = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 2))
     goal = Goal("validation/f1", ">", 0.99)
     values, taken = evaluate(Loop(bench).evaluate, bench, pack.state, goals={k: [goal] for k in range(2)})

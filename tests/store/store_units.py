@@ -12,7 +12,7 @@ import polars as pl
 
 from batchscope.store import Store
 
-BATCH_SIZES, PACKS, TRIALS, RUNGS, LOOKS = (8, 16), 2, 3, (10, 20, 40), 5
+BATCH_SIZES, PACKS, TRIALS, RUNGS, EVALUATIONS = (8, 16), 2, 3, (10, 20, 40), 5
 Unit = tuple[pl.DataFrame, pl.DataFrame]
 
 
@@ -24,7 +24,7 @@ def unit(batch_size: int, pack: int, rung: int, *, rungs: tuple[int, ...] = RUNG
     """A pack of trials advanced to a rung, every value a function of its identity."""
     start, end = (rungs[rung - 1] if rung else 0), rungs[rung]
     names = {index: trial_id(batch_size, index) for index in range(pack * trials, (pack + 1) * trials)}
-    steps = sorted({start + (end - start) * (look + 1) // LOOKS for look in range(LOOKS)})
+    steps = sorted({start + (end - start) * (evaluation + 1) // EVALUATIONS for evaluation in range(EVALUATIONS)})
     rows = pl.DataFrame(
         {
             "trial": list(names.values()),
@@ -40,7 +40,7 @@ def unit(batch_size: int, pack: int, rung: int, *, rungs: tuple[int, ...] = RUNG
             "evaluation_seconds": 0.25,
         }
     )
-    looks = pl.DataFrame(
+    evaluations = pl.DataFrame(
         {
             "trial": [name for name in names.values() for _ in steps],
             "batch_size": batch_size,
@@ -52,7 +52,7 @@ def unit(batch_size: int, pack: int, rung: int, *, rungs: tuple[int, ...] = RUNG
         }
     )
     integers = pl.selectors.integer().cast(pl.Int64)
-    return rows.with_columns(integers), looks.with_columns(integers)
+    return rows.with_columns(integers), evaluations.with_columns(integers)
 
 
 def units() -> Iterator[tuple[int, int, int]]:
@@ -76,16 +76,16 @@ def drive(store: Store, done: list[tuple[int, int, int]] | None = None) -> None:
 
 def content(store: Store) -> Unit:
     """What a reader sees, in one order."""
-    trials, looks = store.tables()
-    return trials.sort("trial"), looks.sort("trial", "step").collect()
+    trials, evaluations = store.tables()
+    return trials.sort("trial"), evaluations.sort("trial", "step").collect()
 
 
 def whole(count: int) -> Unit:
     """What a reader must see after the first ``count`` units."""
-    rows, looks = zip(*(unit(*key) for key in list(units())[:count]), strict=True) if count else ((), ())
-    empty_rows, empty_looks = (frame.clear() for frame in unit(8, 0, 0))
+    rows, evaluations = zip(*(unit(*key) for key in list(units())[:count]), strict=True) if count else ((), ())
+    empty_rows, empty_evaluations = (frame.clear() for frame in unit(8, 0, 0))
     trials = pl.concat([empty_rows, *rows]).sort("trial", "steps").group_by("trial", maintain_order=True).last()
-    return trials.select(empty_rows.columns), pl.concat([empty_looks, *looks]).sort("trial", "step")
+    return trials.select(empty_rows.columns), pl.concat([empty_evaluations, *evaluations]).sort("trial", "step")
 
 
 if __name__ == "__main__":

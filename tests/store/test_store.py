@@ -28,10 +28,10 @@ def create(folder: Path) -> Store:
 
 
 def assert_whole(store: Store, count: int) -> None:
-    trials, looks = content(store)
-    expected_trials, expected_looks = whole(count)
+    trials, evaluations = content(store)
+    expected_trials, expected_evaluations = whole(count)
     assert_frame_equal(trials, expected_trials, check_column_order=False)
-    assert_frame_equal(looks, expected_looks, check_column_order=False)
+    assert_frame_equal(evaluations, expected_evaluations, check_column_order=False)
 
 
 def test_a_new_run_is_empty_and_knows_what_was_asked(folder: Path) -> None:
@@ -40,9 +40,9 @@ def test_a_new_run_is_empty_and_knows_what_was_asked(folder: Path) -> None:
     store = Store.open(folder)
     assert store.study_text == "workload: digits/softmax\n"
     assert store.provenance == {"schema": 1, "seed": 0, "run": store.provenance["run"]}
-    trials, looks = content(store)
-    assert trials.is_empty() and looks.is_empty()
-    assert trials.schema["trial"] == pl.String and looks.schema["step"] == pl.Int64
+    trials, evaluations = content(store)
+    assert trials.is_empty() and evaluations.is_empty()
+    assert trials.schema["trial"] == pl.String and evaluations.schema["step"] == pl.Int64
 
 
 def test_every_prefix_of_commits_reads_back_as_it_was_written(folder: Path) -> None:
@@ -99,34 +99,36 @@ def test_committing_again_is_harmless(folder: Path) -> None:
 def test_a_longer_unit_over_committed_steps_adds_only_what_is_new(folder: Path) -> None:
     with create(folder) as store:
         store.commit(*unit(8, 0, 0))
-        rows, looks = unit(8, 0, 1)
-        store.commit(rows, pl.concat([unit(8, 0, 0)[1].with_columns(pl.lit(99.0).alias("validation/error")), looks]))
+        rows, evaluations = unit(8, 0, 1)
+        store.commit(
+            rows, pl.concat([unit(8, 0, 0)[1].with_columns(pl.lit(99.0).alias("validation/error")), evaluations])
+        )
         measured = store.measurements().collect()
         assert len(measured) == TRIALS * 10
         assert measured["validation/error"].max() != 99.0
 
 
 def test_a_status_can_change_without_new_steps(folder: Path) -> None:
-    rows, looks = unit(8, 0, 0)
+    rows, evaluations = unit(8, 0, 0)
     for again in (rows.with_columns(status=pl.lit("censored")), rows, rows.with_columns(index=pl.lit(7, pl.Int64))):
         with Store.open(folder, write=True) if folder.exists() else create(folder) as store:
             if store.trials().is_empty():
-                store.commit(rows, looks)
-            store.commit(again, looks.clear())
+                store.commit(rows, evaluations)
+            store.commit(again, evaluations.clear())
             store.compact()
             assert_frame_equal(store.trials().sort("trial"), again.sort("trial"), check_column_order=False)
-            assert len(store.measurements().collect()) == len(looks)
+            assert len(store.measurements().collect()) == len(evaluations)
 
 
 def test_columns_may_differ_between_commits(folder: Path) -> None:
-    rows, looks = unit(8, 0, 0)
-    other_rows, other_looks = unit(16, 0, 0)
+    rows, evaluations = unit(8, 0, 0)
+    other_rows, other_evaluations = unit(16, 0, 0)
     other_rows = other_rows.rename({"hyperparameter/learning_rate": "hyperparameter/optimizer"}).with_columns(
         pl.lit("adam").alias("hyperparameter/optimizer")
     )
     with create(folder) as store:
-        store.commit(rows, looks)
-        store.commit(other_rows, other_looks.rename({"validation/error": "train/loss"}))
+        store.commit(rows, evaluations)
+        store.commit(other_rows, other_evaluations.rename({"validation/error": "train/loss"}))
         trials, measured = store.tables()
         assert trials.schema["hyperparameter/learning_rate"] == pl.Float64
         assert trials["hyperparameter/optimizer"].to_list() == [None] * TRIALS + ["adam"] * TRIALS
@@ -141,60 +143,64 @@ def test_columns_may_differ_between_commits(folder: Path) -> None:
             "validation/error",
             "seconds",
         ]
-        assert measured.collect()["train/loss"].null_count() == len(looks)
+        assert measured.collect()["train/loss"].null_count() == len(evaluations)
         only, part = store.tables(16)
         assert set(only["batch_size"]) == {16} and set(part.collect()["batch_size"]) == {16}
 
 
 def test_numbers_that_were_integers_are_stored_as_the_schema_says(folder: Path) -> None:
-    rows, looks = unit(8, 0, 0)
+    rows, evaluations = unit(8, 0, 0)
     with create(folder) as store:
         store.commit(
             rows.with_columns(pl.col("steps", "batch_size").cast(pl.Int32), pl.lit(1).alias("hyperparameter/k")),
-            looks.with_columns(pl.col("validation/error").cast(pl.Float32), pl.col("step").cast(pl.UInt16)),
+            evaluations.with_columns(pl.col("validation/error").cast(pl.Float32), pl.col("step").cast(pl.UInt16)),
         )
         trials, measured = store.tables()
     assert trials.schema["steps"] == pl.Int64 and trials.schema["hyperparameter/k"] == pl.Float64
     assert measured.collect_schema()["validation/error"] == pl.Float64
 
 
-ROWS, LOOKS = unit(8, 0, 0)
+ROWS, EVALUATIONS = unit(8, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("rows", "looks", "words"),
+    ("rows", "evaluations", "words"),
     [
-        (ROWS.drop("status"), LOOKS, "lacks 'status'"),
-        (ROWS.with_columns(extra=pl.lit(1)), LOOKS, "may not have 'extra'"),
-        (ROWS.with_columns(status=pl.lit("done")), LOOKS, "running, complete, diverged, censored, pruned; got 'done'"),
-        (ROWS.with_columns(steps=pl.lit("many")), LOOKS, "wrong type"),
-        (ROWS.with_columns(steps=pl.lit(None, pl.Int64)), LOOKS, "needs a value in"),
-        (ROWS.with_columns(batch_size=pl.lit(0)), LOOKS, "batch size of at least 1"),
-        (ROWS.with_columns(trial=pl.lit("a\x1b[2J")), LOOKS, "printable"),
-        (pl.concat([ROWS, ROWS]), LOOKS, "one trial twice"),
-        (ROWS, pl.concat([LOOKS, LOOKS]), "one step of a trial twice"),
-        (ROWS, LOOKS.with_columns(step=pl.col("step") + 1), "beyond the steps"),
-        (ROWS, LOOKS.with_columns(trial=pl.lit("other")).unique("step"), "a trial that is not in it"),
-        (ROWS, LOOKS.with_columns(batch_size=pl.lit(4)), "a trial that is not in it"),
+        (ROWS.drop("status"), EVALUATIONS, "lacks 'status'"),
+        (ROWS.with_columns(extra=pl.lit(1)), EVALUATIONS, "may not have 'extra'"),
+        (
+            ROWS.with_columns(status=pl.lit("done")),
+            EVALUATIONS,
+            "running, complete, diverged, censored, pruned; got 'done'",
+        ),
+        (ROWS.with_columns(steps=pl.lit("many")), EVALUATIONS, "wrong type"),
+        (ROWS.with_columns(steps=pl.lit(None, pl.Int64)), EVALUATIONS, "needs a value in"),
+        (ROWS.with_columns(batch_size=pl.lit(0)), EVALUATIONS, "batch size of at least 1"),
+        (ROWS.with_columns(trial=pl.lit("a\x1b[2J")), EVALUATIONS, "printable"),
+        (pl.concat([ROWS, ROWS]), EVALUATIONS, "one trial twice"),
+        (ROWS, pl.concat([EVALUATIONS, EVALUATIONS]), "one step of a trial twice"),
+        (ROWS, EVALUATIONS.with_columns(step=pl.col("step") + 1), "beyond the steps"),
+        (ROWS, EVALUATIONS.with_columns(trial=pl.lit("other")).unique("step"), "a trial that is not in it"),
+        (ROWS, EVALUATIONS.with_columns(batch_size=pl.lit(4)), "a trial that is not in it"),
     ],
 )
 def test_a_commit_that_breaks_a_rule_is_refused_and_leaves_nothing(
-    folder: Path, rows: pl.DataFrame, looks: pl.DataFrame, words: str
+    folder: Path, rows: pl.DataFrame, evaluations: pl.DataFrame, words: str
 ) -> None:
     with create(folder) as store:
         with pytest.raises(StoreError, match=words):
-            store.commit(rows, looks)
+            store.commit(rows, evaluations)
         assert store.trials().is_empty()
-        store.commit(ROWS, LOOKS)  # and the store goes on to work
+        store.commit(ROWS, EVALUATIONS)  # and the store goes on to work
         assert len(store.trials()) == len(ROWS)
 
 
 def test_not_a_number_is_a_value_and_null_is_none(folder: Path) -> None:
     values = pl.Series("validation/error", [float("nan"), float("inf"), None, 1.0, -0.0] * TRIALS)
     with create(folder) as store:
-        store.commit(ROWS, LOOKS.with_columns(values))
+        store.commit(ROWS, EVALUATIONS.with_columns(values))
         got = store.measurements().sort("trial", "step").collect()["validation/error"]
-    expected = LOOKS.with_columns(values).sort("trial", "step")["validation/error"]
+    expected = EVALUATIONS.with_columns(values).sort("trial", "step")["validation/error"]
     assert got.equals(expected, null_equal=True)
 
 
@@ -223,7 +229,7 @@ def test_open_says_what_is_no_run(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"it has no study\.yaml"):
         Store.open(tmp_path)
     with create(folder) as store:
-        store.commit(ROWS, LOOKS)
+        store.commit(ROWS, EVALUATIONS)
     (folder / "study.yaml").unlink()
     with pytest.raises(StoreError, match=r"put its study\.yaml back"):
         Store.open(folder)
@@ -246,7 +252,7 @@ def test_a_newer_version_is_refused_in_words(folder: Path) -> None:
 def test_a_newer_segment_is_refused_in_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(folder) as store:
         monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 2)
-        store.commit(ROWS, LOOKS)
+        store.commit(ROWS, EVALUATIONS)
     monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 1)
     with pytest.raises(StoreError, match="schema version 2"):
         Store.open(folder).trials()
@@ -256,7 +262,7 @@ def test_a_reader_cannot_change_the_run(folder: Path) -> None:
     create(folder).close()
     store = Store.open(folder)
     changes: list[Callable[[], None]] = [
-        lambda: store.commit(ROWS, LOOKS),
+        lambda: store.commit(ROWS, EVALUATIONS),
         lambda: store.compact(),
         lambda: store.write_study(""),
         lambda: store.save_state("a", {}),
@@ -290,13 +296,13 @@ def test_other_tools_read_the_folder_as_it_is(folder: Path) -> None:
     with create(folder) as store:
         drive(store)
         expected = content(store)
-    looks = pl.read_parquet(folder / "measurements" / "*.parquet").sort("trial", "step")
+    evaluations = pl.read_parquet(folder / "measurements" / "*.parquet").sort("trial", "step")
     trials = pl.read_parquet(folder / "trials" / "*.parquet").sort("trial")
-    assert_frame_equal(looks, expected[1], check_column_order=False)
+    assert_frame_equal(evaluations, expected[1], check_column_order=False)
     assert_frame_equal(trials.drop("since", "commit"), expected[0], check_column_order=False)
 
 
-def test_find_runs_looks_below(tmp_path: Path) -> None:
+def test_find_runs_searches_below(tmp_path: Path) -> None:
     for name in ("mnist/cnn/sgd", "mnist/cnn/nesterov", "lm1b/lstm/sgd"):
         create(tmp_path / name).close()
     (tmp_path / "notes").mkdir()

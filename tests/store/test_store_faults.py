@@ -166,29 +166,31 @@ def test_a_damaged_segment_is_named_set_aside_and_run_again(folder: Path, half: 
             store.commit(*unit(*key))
         if merged:
             store.compact(8)
-        good_trials, good_looks = content(store)
+        good_trials, good_evaluations = content(store)
     victim = generator.choice(sorted((folder / half).glob("b8-*" if merged else "b16-*")))
     sealed = victim.read_bytes()
     damage(victim, kind, generator)
     silent = kind == "gone" and half == "trials"  # then nothing is left that names it
 
     reader = Store.open(folder)
-    trials, looks = content(reader)
+    trials, evaluations = content(reader)
     assert bool(reader.warnings) is not silent and (silent or victim.name.split("-")[0] in reader.warnings[0])
     steps = dict(trials.select("trial", "steps").iter_rows())
-    assert looks.join(good_looks, on=looks.columns, how="semi").equals(looks)  # never a wrong value
-    assert all(steps[trial] >= step for trial, step in looks.select("trial", "step").iter_rows())
-    per_trial = dict(looks.group_by("trial").len().iter_rows())
+    assert evaluations.join(good_evaluations, on=evaluations.columns, how="semi").equals(
+        evaluations
+    )  # never a wrong value
+    assert all(steps[trial] >= step for trial, step in evaluations.select("trial", "step").iter_rows())
+    per_trial = dict(evaluations.group_by("trial").len().iter_rows())
     assert all(per_trial[trial] == 5 * (1 + RUNGS.index(reached)) for trial, reached in steps.items())
     assert set(good_trials["trial"]) - set(steps) or sum(steps.values()) < good_trials["steps"].sum()
 
     with Store.open(folder, write=True) as store:
         assert_frame_equal(content(store)[0], trials, check_column_order=False)
-        assert_frame_equal(content(store)[1], looks, check_column_order=False)
+        assert_frame_equal(content(store)[1], evaluations, check_column_order=False)
         assert bool(store.warnings) is not silent
         drive(store)
         assert_frame_equal(content(store)[0], good_trials, check_column_order=False)
-        assert_frame_equal(content(store)[1], good_looks, check_column_order=False)
+        assert_frame_equal(content(store)[1], good_evaluations, check_column_order=False)
     aside = list((folder / "damaged").glob("*")) if (folder / "damaged").exists() else []
     if not silent:
         assert {path.name.split("-")[0] for path in aside} <= {"trials", "measurements"}
@@ -207,8 +209,8 @@ def test_a_gap_takes_back_what_came_after_it(folder: Path) -> None:
     middle.write_bytes(b"PAR1 not")
     for write in (False, True):
         with Store.open(folder, write=write) as store:
-            trials, looks = content(store)
-            assert set(trials["steps"]) == {RUNGS[0]} and len(looks) == 5 * TRIALS
+            trials, evaluations = content(store)
+            assert set(trials["steps"]) == {RUNGS[0]} and len(evaluations) == 5 * TRIALS
     with Store.open(folder, write=True) as store:  # and the rows beyond the gap do not come back
         store.commit(*unit(8, 0, 1))
         assert set(store.trials()["steps"]) == {RUNGS[1]}
@@ -225,15 +227,15 @@ def test_two_drivers_at_once_would_still_measure_every_step_once(folder: Path) -
     for path in theirs:
         path.unlink()
     with Store.open(folder, write=True) as store:
-        rows, looks = unit(8, 0, 1)
-        store.commit(rows, looks.with_columns(seconds=pl.lit(0.75)))
+        rows, evaluations = unit(8, 0, 1)
+        store.commit(rows, evaluations.with_columns(seconds=pl.lit(0.75)))
     for path, data in theirs.items():
         path.write_bytes(data)
     for write in (False, True):
         with Store.open(folder, write=write) as store:
-            trials, looks = content(store)
-            assert len(trials) == TRIALS and len(looks) == 10 * TRIALS
-            assert not looks.select(pl.struct("trial", "step").is_duplicated().any()).item()
+            trials, evaluations = content(store)
+            assert len(trials) == TRIALS and len(evaluations) == 10 * TRIALS
+            assert not evaluations.select(pl.struct("trial", "step").is_duplicated().any()).item()
     assert len(list((folder / "trials").iterdir())) == 1
 
 

@@ -37,14 +37,14 @@ def test_sigkill_at_random_moments_loses_no_committed_unit(tmp_path: Path, kills
             time.sleep(generator.uniform(0, 0.15))
             driver.send_signal(signal.SIGKILL)
             died += driver.wait() == -signal.SIGKILL
-        trials, looks = content(Store.open(folder))
-        assert len(looks) in counts
-        count = counts.index(len(looks))
+        trials, evaluations = content(Store.open(folder))
+        assert len(evaluations) in counts
+        count = counts.index(len(evaluations))
         assert count >= seen  # nothing that was there before is lost
         if count:
-            expected_trials, expected_looks = whole(count)
+            expected_trials, expected_evaluations = whole(count)
             assert_frame_equal(trials, expected_trials, check_column_order=False)
-            assert_frame_equal(looks, expected_looks, check_column_order=False)
+            assert_frame_equal(evaluations, expected_evaluations, check_column_order=False)
         seen = count
         if count == COUNT:
             seen, runs = 0, runs + 1

@@ -132,7 +132,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(name: str, nearest: str) -> N
     assert "batchscope workloads" in str(caught.value)
 
 
-def test_a_name_like_nothing_is_told_where_to_look() -> None:
+def test_a_name_like_nothing_is_told_where_to_search() -> None:
     with pytest.raises(WorkloadError, match=r"path/to/file\.py:function") as caught:
         workloads.load("xyz")
     assert "Did you mean" not in str(caught.value)

@@ -65,8 +65,8 @@ def of_hardware(
     found.append(f"Cost is {money}; every device counts for the whole time{energy}.")
     found.append(
         "Intervals join that of the steps with that of a step's time: the spread of single updates, and the error of "
-        "the model. Nothing is known of the error of the communication model. The option that looks best "
-        "is a lucky one too: how often it is the best of the draws says how sure that is."
+        "the model. Nothing is known of the error of the communication model. The option that evaluations best "
+        "is a lucky one too: how often it is the best of the samples says how sure that is."
     )
     return tuple(found)
 

@@ -1,6 +1,6 @@
 """Which option is best in which sense, and why, in a sentence each.
 
-Legend: K options, D draws.
+Legend: K options, D samples.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Verdict:
     sentence: str
 
 
-def front(options: Options) -> tuple[Option, ...]:
+def pareto_front(options: Options) -> tuple[Option, ...]:
     """The options that no other beats in both time and cost, the fastest first; of equals the smallest batch."""
     best, kept = np.inf, []
     for option in sorted(options.all, key=lambda o: (*_by_time(o), o.devices, o.batch_size)):
@@ -47,7 +47,7 @@ def fastest(options: Options, idealised: bool) -> Option:
     index = _least(options, _by_time)
     option, chance = options.all[index], _chance(options.log_times)[index]
     time = f"{amounts.number(option.time.value)} steps" if idealised else amounts.duration(option.time.value)
-    return replace(option, why=f"no option is faster than {time}; it is the fastest in {chance:.0%} of the draws")
+    return replace(option, why=f"no option is faster than {time}; it is the fastest in {chance:.0%} of the samples")
 
 
 def cheapest(options: Options, unit: str) -> Option:
@@ -55,7 +55,7 @@ def cheapest(options: Options, unit: str) -> Option:
     index = _least(options, _by_cost)
     option, chance = options.all[index], _chance(options.log_times + np.log(options.rates))[index]
     cost = f"{amounts.number(option.cost.value)}{'' if unit == 'money' else f' {unit}'}"
-    return replace(option, why=f"no option costs less than {cost}; it is the cheapest in {chance:.0%} of the draws")
+    return replace(option, why=f"no option costs less than {cost}; it is the cheapest in {chance:.0%} of the samples")
 
 
 def balanced(options: Options) -> Option:
@@ -103,9 +103,9 @@ def within_budget(options: Options, limit: float) -> Verdict:
     )
 
 
-def _verdict(options: Options, index: int, limit: float, log_draws: Array, *, met: str, missed: str) -> Verdict:
-    """In words: ``met`` with its chance, or, where it is empty, ``missed``; ``log_draws`` (D, K): what is limited."""
-    option, chance = options.all[index], float((log_draws[:, index] <= np.log(limit)).mean())
+def _verdict(options: Options, index: int, limit: float, log_samples: Array, *, met: str, missed: str) -> Verdict:
+    """In words: ``met`` with its chance, or, where it is empty, ``missed``; ``log_samples`` (D, K): what is limited."""
+    option, chance = options.all[index], float((log_samples[:, index] <= np.log(limit)).mean())
     why = f"{met}, with a chance of {chance:.0%}" if met else missed
     return Verdict(limit, bool(met), replace(option, why=why), chance, f"{option.place}: {why}")
 
@@ -126,9 +126,9 @@ def _least(
     return min(kept, key=lambda pair: (*order(pair[1]), pair[1].devices, pair[1].batch_size))[0]
 
 
-def _chance(log_draws: Array) -> Array:
-    """In which share of the draws (D, K) each option has the least; equals, but for rounding, share it."""
-    least = log_draws <= log_draws.min(1, keepdims=True) + 1e-9
+def _chance(log_samples: Array) -> Array:
+    """In which share of the samples (D, K) each option has the least; equals, but for rounding, share it."""
+    least = log_samples <= log_samples.min(1, keepdims=True) + 1e-9
     return np.asarray((least / least.sum(1, keepdims=True)).mean(0))
 
 

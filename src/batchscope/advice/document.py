@@ -29,7 +29,7 @@ def document(found: Recommendation, *, workload: str, device: str | None = None)
         "fastest": _option(found.fastest),
         "cheapest": _option(found.cheapest),
         "balanced": _option(found.balanced),
-        "front": [_option(option) for option in found.front],
+        "pareto_front": [_option(option) for option in found.pareto_front],
         "deadline": _verdict(found.deadline),
         "budget": _verdict(found.budget),
         "scaling": {

@@ -1,7 +1,7 @@
 """What could be done to reach a goal: every batch size on every number of devices, with its time and cost.
 
-Legend: M batch sizes, K options, D draws. An option's time is steps to result times seconds of a step; both are
-uncertain, and the D draws of their product keep options comparable: two that share a batch size share its steps.
+Legend: M batch sizes, K options, D samples. An option's time is steps to result times seconds of a step; both are
+uncertain, and the D samples of their product keep options comparable: two that share a batch size share its steps.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Option:
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """K options, draws (D, K) of their log times, what a unit of time costs (K,), and what was left out and why."""
+    """K options, samples (D, K) of their log times, what a unit of time costs (K,), and what was left out and why."""
 
     all: tuple[Option, ...]
     log_times: Array
@@ -106,7 +106,7 @@ def idealised(found: Sequence[Point], optimizer: str, schedule: str) -> Options:
         )
         for point in found
     ]
-    times = np.column_stack([point.log_draws for point in found])
+    times = np.column_stack([point.log_samples for point in found])
     return Options(tuple(options), times, np.array([float(point.batch_size) for point in found]))
 
 
@@ -136,10 +136,10 @@ def on_devices(
                 left_out.append((point.batch_size, count, str(refusal)))
                 continue
             exchange = link.all_reduce(probe.gradient_bytes, count)
-            each = step.seconds * noise.of(share, step, len(point.log_draws)) + exchange
-            draws = point.log_draws + np.log(each)
+            each = step.seconds * noise.of(share, step, len(point.log_samples)) + exchange
+            samples = point.log_samples + np.log(each)
             seconds = step.seconds + exchange
-            time = _time(point.steps, seconds, draws)
+            time = _time(point.steps, seconds, samples)
             rate = count * device_second
             remarks = point.remarks
             if step.beyond:
@@ -163,7 +163,7 @@ def on_devices(
                 remarks=remarks,
             )
             options.append(option)
-            times.append(draws)
+            times.append(samples)
             rates.append(rate)
     stacked = np.column_stack(times) if times else np.empty((0, 0))
     return Options(tuple(options), stacked, np.array(rates), tuple(left_out))
@@ -175,17 +175,17 @@ class _StepNoise:
     def __init__(self) -> None:
         self._known: dict[int, Array] = {}
 
-    def of(self, share: int, step: StepTime, draws: int) -> Array:
+    def of(self, share: int, step: StepTime, samples: int) -> Array:
         if share not in self._known:
             generator = numpy_generator("seconds of an update", share)
-            self._known[share] = np.exp(step.deviation * generator.standard_normal(draws))
+            self._known[share] = np.exp(step.deviation * generator.standard_normal(samples))
         return self._known[share]
 
 
-def _time(steps: Interval, seconds: float, log_draws: Array) -> Interval:
-    """The interval of the draws of log time, no narrower than that of the steps alone."""
+def _time(steps: Interval, seconds: float, log_samples: Array) -> Interval:
+    """The interval of the samples of log time, no narrower than that of the steps alone."""
     own = scaled(steps, seconds)
-    found = Interval.from_log_draws(own.value or 0.0, log_draws, steps.level)
+    found = Interval.from_log_samples(own.value or 0.0, log_samples, steps.level)
     low = None if own.low is None or found.low is None else min(own.low, found.low)
     high = None if own.high is None or found.high is None else max(own.high, found.high)
     return Interval(own.value, low, high, steps.level)
@@ -197,10 +197,10 @@ def scaled(interval: Interval, factor: float) -> Interval:
     return Interval(times(interval.value), times(interval.low), times(interval.high), interval.level)
 
 
-def table(options: Sequence[Option], front: Sequence[Option]) -> pl.DataFrame:
+def table(options: Sequence[Option], pareto_front: Sequence[Option]) -> pl.DataFrame:
     """One row for each option; hyperparameters under their names in the store, ``hyperparameter/...``."""
     names = sorted({name for option in options for name in option.hyperparameters})
-    chosen = {(option.batch_size, option.devices) for option in front}
+    chosen = {(option.batch_size, option.devices) for option in pareto_front}
     rows = []
     for option in options:
         row: dict[str, object] = {
@@ -212,7 +212,7 @@ def table(options: Sequence[Option], front: Sequence[Option]) -> pl.DataFrame:
         energy = option.energy or Interval(None, None, None)
         row |= {"energy": energy.value, "energy_low": energy.low, "energy_high": energy.high}
         row |= {"step_seconds": option.step_seconds, "communication_seconds": option.communication_seconds}
-        row |= {"front": (option.batch_size, option.devices) in chosen, "extrapolated": option.extrapolated}
+        row |= {"pareto_front": (option.batch_size, option.devices) in chosen, "extrapolated": option.extrapolated}
         row |= {"remarks": "; ".join(option.remarks) or None}
         rows.append(row | {f"hyperparameter/{name}": option.hyperparameters.get(name) for name in names})
     counts = ("batch_size", "devices", "device_batch_size", "micro_batch_size", "accumulation_steps")
@@ -220,5 +220,5 @@ def table(options: Sequence[Option], front: Sequence[Option]) -> pl.DataFrame:
     for name in ("steps", "time", "cost", "energy"):
         kinds |= dict.fromkeys((name, f"{name}_low", f"{name}_high"), pl.Float64)
     kinds |= {"step_seconds": pl.Float64, "communication_seconds": pl.Float64}
-    kinds |= {"front": pl.Boolean, "extrapolated": pl.Boolean, "remarks": pl.String}
+    kinds |= {"pareto_front": pl.Boolean, "extrapolated": pl.Boolean, "remarks": pl.String}
     return pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)

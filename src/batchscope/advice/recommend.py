@@ -54,7 +54,7 @@ def recommend(
         bandwidth: GB/s between neighbouring devices, for the ring all-reduce of gradients; None takes bytes as free.
         latency: Microseconds between neighbouring devices.
         price: Of one device for one hour; without it cost is in device-hours.
-        power: Watts that one device draws.
+        power: Watts that one device samples.
         deadline: Seconds, or a text such as ``"2h"``: adds the cheapest option that meets it.
         budget: In the currency of ``price``: adds the fastest option within it.
         batch_sizes: To choose among; all that reached the goal by default.
@@ -63,7 +63,7 @@ def recommend(
         any_workload: Take a probe of another workload.
 
     Returns:
-        The recommendation; iterating it gives the options of the time-cost front.
+        The recommendation; iterating it gives the options of the time-cost Pareto front.
 
     Raises:
         AnalysisError: If the probe is of another workload, the batch size changes during a trial, or the question

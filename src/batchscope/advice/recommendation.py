@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchscope.advice.assumptions import of_hardware, of_ideal_hardware, of_steps
-from batchscope.advice.choices import Verdict, balanced, cheapest, fastest, front, within_budget, within_deadline
+from batchscope.advice.choices import Verdict, balanced, cheapest, fastest, pareto_front, within_budget, within_deadline
 from batchscope.advice.devices import scaling, useful_devices
 from batchscope.advice.options import Option, Options, idealised, on_devices, table
 from batchscope.advice.step_time import Link, shares
@@ -23,15 +23,15 @@ from batchscope.spec.probe import Probe
 
 @dataclass(frozen=True, eq=False)
 class Recommendation:
-    """What to do to reach a goal; iterating gives the options of the time-cost front, the fastest first.
+    """What to do to reach a goal; iterating gives the options of the time-cost Pareto front, the fastest first.
 
     Attributes:
         goal: What is to be reached.
         options: One row for each batch size on each number of devices: ``batch_size``, ``devices``,
             ``device_batch_size``, ``micro_batch_size``, ``accumulation_steps``; ``steps``, ``time``, ``cost``,
             ``energy``, each with its ``_low`` and ``_high``; ``step_seconds``, of which ``communication_seconds``;
-            ``front``, ``extrapolated``, ``remarks``, and ``hyperparameter/...``. Units are those of ``Option``.
-        front: The options that no other beats in both time and cost, the fastest first.
+            ``pareto_front``, ``extrapolated``, ``remarks``, and ``hyperparameter/...``. Units are those of ``Option``.
+        pareto_front: The options that no other beats in both time and cost, the fastest first.
         fastest: The least time; among equals the cheapest.
         cheapest: The least cost; among equals the fastest.
         balanced: The fastest of those that cost at most a tenth more than the cheapest.
@@ -52,7 +52,7 @@ class Recommendation:
 
     goal: Goal
     options: pl.DataFrame
-    front: tuple[Option, ...]
+    pareto_front: tuple[Option, ...]
     fastest: Option
     cheapest: Option
     balanced: Option
@@ -68,12 +68,12 @@ class Recommendation:
     level: float
 
     def __iter__(self) -> Iterator[Option]:
-        """The options of the front, the fastest first."""
-        return iter(self.front)
+        """The options of the Pareto front, the fastest first."""
+        return iter(self.pareto_front)
 
     def __len__(self) -> int:
-        """How many options the front has."""
-        return len(self.front)
+        """How many options the Pareto front has."""
+        return len(self.pareto_front)
 
     @property
     def time_unit(self) -> str:
@@ -114,7 +114,7 @@ def recommend(
         bandwidth: GB/s between neighbours of the ring; None takes bytes as free.
         latency: Microseconds between neighbours.
         price: Of one device for one hour, in any currency; without it cost is in device-hours.
-        power: Watts that one device draws.
+        power: Watts that one device samples.
         deadline: Seconds, or a text such as ``"2h"``.
         budget: The most to pay, in the currency of ``price``.
         batch_sizes: To choose among; all that reached the goal by default.
@@ -152,12 +152,12 @@ def recommend(
         unit = "device-hours" if price is None else "money"
     if budget is not None and price is None:
         raise AnalysisError("a budget is money, and that needs a price: give --price PER_DEVICE_HOUR too")
-    best = front(options)
+    best = pareto_front(options)
     lines = scaling(options) if probe is not None else scaling(Options((), options.log_times, options.rates))
     return Recommendation(
         goal=curve.goal,
         options=table(options.all, best),
-        front=best,
+        pareto_front=best,
         fastest=fastest(options, probe is None),
         cheapest=cheapest(options, unit),
         balanced=balanced(options),

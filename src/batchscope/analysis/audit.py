@@ -1,6 +1,6 @@
 """Whether a point of a curve can be trusted: is its best trial inside the space, and were there enough trials.
 
-Legend: n trials of the study, m of a smaller one, D draws.
+Legend: n trials of the study, m of a smaller one, D samples.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def _width(fitted: tail.Tail, trials: int, draw: int, generator: np.random.Gener
     return math.log(high / low)
 
 
-def central(draws: Array, level: float) -> tuple[float, float]:
-    """The ends of the central interval of draws (D,)."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+def central(samples: Array, level: float) -> tuple[float, float]:
+    """The ends of the central interval of samples (D,)."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -115,7 +115,7 @@ def expected_steps(
     counts: Sequence[int] | None = None,
     *,
     level: float = 0.9,
-    draws: int = 1000,
+    samples: int = 1000,
     found: Outcomes | None = None,
 ) -> ExpectedSteps:
     """The expected fewest steps over m trials for every m in ``counts`` (1, 2, 4, ... and n if not given).
@@ -136,7 +136,7 @@ def expected_steps(
         if not len(first):
             continue
         generator = numpy_generator("expected steps", str(goal), batch_size)
-        fitted = tail.fit(before, first, watched, draws, generator)
+        fitted = tail.fit(before, first, watched, samples, generator)
         n = feasible.height
         # Beyond the earliest stop the order of the trials is not known.
         ordered = np.sort(first[first <= watched.min(initial=np.inf)])
@@ -147,7 +147,9 @@ def expected_steps(
                 continue
             tailed = 3 * m >= n
             sample = (
-                fitted.expected(m, found.looks[batch_size]) if tailed else _bootstrap(ordered, n, m, draws, generator)
+                fitted.expected(m, found.evaluations[batch_size])
+                if tailed
+                else _bootstrap(ordered, n, m, samples, generator)
             )
             low, high = central(sample, level)
             rows.append((batch_size, m, value, min(low, value), max(high, value)))
@@ -170,10 +172,10 @@ def _mean_minimum(ordered: Array, n: int, m: int) -> tuple[float, float]:
     return float(share @ ordered[: len(rank)] / share.sum()), float(share.sum())
 
 
-def _bootstrap(ordered: Array, n: int, m: int, draws: int, generator: np.random.Generator) -> Array:
-    weight = generator.dirichlet(np.ones(n), size=draws)[:, : len(ordered)]
+def _bootstrap(ordered: Array, n: int, m: int, samples: int, generator: np.random.Generator) -> Array:
+    weight = generator.dirichlet(np.ones(n), size=samples)[:, : len(ordered)]
     slower = np.clip(1 - np.cumsum(weight, axis=1), 0, 1) ** m
-    share = np.hstack([np.ones((draws, 1)), slower[:, :-1]]) - slower
+    share = np.hstack([np.ones((samples, 1)), slower[:, :-1]]) - slower
     return np.asarray((share @ ordered) / share.sum(1))
 
 

@@ -9,18 +9,18 @@ from typing import Literal
 import polars as pl
 
 from batchscope.analysis.amounts import number
-from batchscope.analysis.outcomes import Table, require_every_look, require_metric
+from batchscope.analysis.outcomes import Table, require_every_evaluation, require_metric
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 
 Better = Literal["lower", "higher"]
 Unit = Literal["steps", "epochs"]
-_LOOK = 0.05  # a budget that ends between the last look and the next one counts as spent
+_EVALUATION = 0.05  # a budget that ends between the last evaluation and the next one counts as spent
 
 
 @dataclass(frozen=True, eq=False)
 class BudgetQuality:
-    """The best value of a metric at every batch size and budget, over all trials and looks within the budget.
+    """The best value of a metric at every batch size and budget, over all trials and evaluations within the budget.
 
     ``table``: batch_size, budget, value, step, trial; null where some trial was stopped before the budget was spent,
     for what it would have reached is not known. Step budgets favour large batches, which see more examples; epoch
@@ -46,16 +46,16 @@ def best_under_budgets(
 
     Raises:
         AnalysisError: If no batch size has all its trials trained up to any of the budgets, or the measurements have
-            no epochs to budget, or looks ended early.
+            no epochs to budget, or evaluations ended early.
     """
-    looks = measurements.lazy()
-    require_metric(looks, metric)
-    if unit == "epochs" and "epoch" not in looks.collect_schema().names():
+    evaluations = measurements.lazy()
+    require_metric(evaluations, metric)
+    if unit == "epochs" and "epoch" not in evaluations.collect_schema().names():
         raise AnalysisError("a budget of epochs needs a column epoch in the measurements: ask for a budget of steps")
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
-    require_every_look(looks, metric, "the best value within a budget")
+    require_every_evaluation(evaluations, metric, "the best value within a budget")
     value = pl.col(metric)
-    measured = looks.filter(value.is_finite()).join(known.lazy().select("trial"), on="trial", how="semi")
+    measured = evaluations.filter(value.is_finite()).join(known.lazy().select("trial"), on="trial", how="semi")
     spent = (pl.col("epoch") if unit == "epochs" else pl.col("step").cast(pl.Float64)).min().alias("spent")
     best = (value.min() if better == "lower" else value.max()).alias("value")
     grid = measured.group_by("batch_size", "step").agg(best, spent).collect(engine="streaming")
@@ -66,7 +66,7 @@ def best_under_budgets(
     if budgets is None:
         budgets = _powers(horizon.get_column("horizon").drop_nulls().to_list())
     asked = pl.DataFrame({"budget": list(map(float, budgets))}, schema={"budget": pl.Float64})
-    answerable = horizon.join(asked, how="cross").filter(pl.col("horizon") >= pl.col("budget") * (1 - _LOOK))
+    answerable = horizon.join(asked, how="cross").filter(pl.col("horizon") >= pl.col("budget") * (1 - _EVALUATION))
     if answerable.is_empty():
         raise AnalysisError(
             f"the best {metric} within a budget needs every trial trained that far, and no batch size has that for "

@@ -14,7 +14,7 @@ Table = pl.DataFrame | pl.LazyFrame
 
 
 def on_test(measurements: Table, chosen: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Test values of trials at the looks at which they reached the goal; none where nothing was measured there.
+    """Test values of trials at the evaluations at which they reached the goal; none where nothing was measured there.
 
     Args:
         measurements: Of the run.
@@ -23,14 +23,14 @@ def on_test(measurements: Table, chosen: Iterable[pl.DataFrame]) -> pl.DataFrame
     Returns:
         ``batch_size``, ``replicate`` (0 for the winner), ``trial``, ``step``, and a column for every metric.
     """
-    looks = measurements.lazy()
-    names = [name for name in looks.collect_schema().names() if name.startswith(TEST)]
+    evaluations = measurements.lazy()
+    names = [name for name in evaluations.collect_schema().names() if name.startswith(TEST)]
     keys = {"batch_size": pl.Int64, "replicate": pl.Int64, "trial": pl.String, "step": pl.Int64}
     columns = [pl.col(name).cast(kind) for name, kind in keys.items()]
     rows = [group.rename({"goal_step": "step"}).select(columns).drop_nulls("step") for group in chosen]
     if not names or not rows:
         return pl.DataFrame(schema=keys | dict.fromkeys(names, pl.Float64))
-    measured = looks.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names))
+    measured = evaluations.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names))
     found = measured.select("trial", "step", *names).collect(engine="streaming")
     return pl.concat(rows).join(found, on=["trial", "step"]).sort("batch_size", "replicate")
 

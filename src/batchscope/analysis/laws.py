@@ -1,6 +1,6 @@
 """Laws for steps to result against batch size, fitted in the logarithm of steps.
 
-Legend: M batch sizes, D draws, P sharpnesses, G critical batch sizes of a grid.
+Legend: M batch sizes, D samples, P sharpnesses, G critical batch sizes of a grid.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Fit:
     """A law and the intervals of its parameters; ``residual`` is the root mean square of log steps about it.
 
     A critical batch size outside the measured ones, and what hangs on it, is ``None`` on that side: the law's own
-    value is then an extrapolation. ``draws`` (D, 2) are the critical batch size and the sharpness of every draw.
+    value is then an extrapolation. ``samples`` (D, 2) are the critical batch size and the sharpness of every draw.
     """
 
     law: Law
@@ -72,19 +72,19 @@ class Fit:
     fewest_steps: Interval
     sharpness: Interval
     residual: float
-    draws: Array = field(compare=False, repr=False)
+    samples: Array = field(compare=False, repr=False)
 
     def batch_size_at_overhead(self, overhead: float, reference: float) -> Interval:
         """That of the law, with its interval."""
-        ends = _at_overhead(self.draws[:, 0], self.draws[:, 1], overhead, reference)
+        ends = _at_overhead(self.samples[:, 0], self.samples[:, 1], overhead, reference)
         value = self.law.batch_size_at_overhead(overhead, reference)
-        return Interval.from_draws(value, ends, self.critical_batch_size.level)
+        return Interval.from_samples(value, ends, self.critical_batch_size.level)
 
 
 def fit(
     batch_sizes: Array,
     steps: Array,
-    log_draws: Array | None = None,
+    log_samples: Array | None = None,
     *,
     sharpness: float | None = 1.0,
     level: float = 0.9,
@@ -94,8 +94,8 @@ def fit(
     Args:
         batch_sizes: (M,) ascending; at least one more than the law has parameters.
         steps: (M,) steps to result.
-        log_draws: (D, M) draws of log steps to result. Each is fitted too, and the intervals are those of these fits.
-            Without draws the scatter about the law stands for them.
+        log_samples: (D, M) samples of log steps to result. Each is fitted too, and the intervals are those of these
+            fits. Without draws the scatter about the law stands for them.
         sharpness: Held at this value; ``None`` fits it.
         level: Of the intervals.
 
@@ -107,7 +107,7 @@ def fit(
     powers = _SHARPNESS if sharpness is None else np.array([sharpness])
     best, fitted = _nearest(y[None], x, powers)
     residual = y - fitted[0]
-    curves = y + scatter(residual, parameters) if log_draws is None else log_draws
+    curves = y + scatter(residual, parameters) if log_samples is None else log_samples
     # Row 0 is the curve itself. What is found at the end of its range is only known to be there or beyond.
     critical, power, height = np.vstack([best, _nearest(curves, x, powers)[0]]).T
     below, beyond = critical <= x[0], critical >= x[-1]
@@ -117,31 +117,32 @@ def fit(
     measured = float(batch_sizes[0]), float(batch_sizes[-1])
     return Fit(
         Law(float(np.exp(height[0])), float(np.exp(critical[0])), float(power[0]), measured),
-        Interval.from_draws(float(seen[0]), seen[1:], level),
-        Interval.from_log_draws(-np.inf if beyond[0] else float(np.exp(height[0])), fewest[1:], level),
+        Interval.from_samples(float(seen[0]), seen[1:], level),
+        Interval.from_log_samples(-np.inf if beyond[0] else float(np.exp(height[0])), fewest[1:], level),
         Interval(sharpness, sharpness, sharpness, level)
         if sharpness is not None
-        else Interval.from_draws(float(sharp[0]), sharp[1:], level),
+        else Interval.from_samples(float(sharp[0]), sharp[1:], level),
         float(np.sqrt((residual**2).mean())),
         np.column_stack([np.exp(critical[1:]), power[1:]]),
     )
 
 
-def scatter(residual: Array, parameters: int, draws: int = 1000) -> Array:
-    """Draws (D, M) of the error of log steps, normal and alike everywhere, whose size the residuals tell."""
+def scatter(residual: Array, parameters: int, samples: int = 1000) -> Array:
+    """Samples (D, M) of the error of log steps, normal and alike everywhere, whose size the residuals tell."""
     generator = numpy_generator("scatter about a law")
-    spread = (residual**2).sum() / generator.chisquare(len(residual) - parameters, size=(draws, 1))
-    return np.asarray(np.sqrt(spread) * generator.standard_normal((draws, len(residual))))
+    spread = (residual**2).sum() / generator.chisquare(len(residual) - parameters, size=(samples, 1))
+    return np.asarray(np.sqrt(spread) * generator.standard_normal((samples, len(residual))))
 
 
-def predict(batch_sizes: Array, log_draws: Array, at: Array, *, sharpness: float | None = 1.0) -> Array:
-    """Draws of log steps (D, len(at)) by the laws fitted to each of ``log_draws`` (D, M), also beyond ``batch_sizes``.
+def predict(batch_sizes: Array, log_samples: Array, at: Array, *, sharpness: float | None = 1.0) -> Array:
+    """Samples of log steps (D, len(at)) by the laws fitted to each of ``log_samples`` (D, M), also beyond
+    ``batch_sizes``.
 
     ``sharpness`` is as in ``fit``. What lies beyond the measured batch sizes is an extrapolation: say so.
     """
     _require(batch_sizes, 2 if sharpness is not None else 3)
     powers = _SHARPNESS if sharpness is None else np.array([sharpness])
-    critical, power, height = _nearest(log_draws, np.log(batch_sizes), powers)[0].T[:, :, None]
+    critical, power, height = _nearest(log_samples, np.log(batch_sizes), powers)[0].T[:, :, None]
     return np.asarray(height + np.logaddexp(0.0, -power * (np.log(at) - critical)) / power)
 
 

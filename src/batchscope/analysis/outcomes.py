@@ -25,18 +25,18 @@ class Outcomes:
 
     ``table`` has the columns of the trials, in the order of the search, and
 
-    * ``goal_step``: the first look strictly beyond the goal, null if there was none;
-    * ``before``: the look before it, 0 if there was none;
+    * ``goal_step``: the first evaluation strictly beyond the goal, null if there was none;
+    * ``before``: the evaluation before it, 0 if there was none;
     * ``watched``: the last step at which the trial is known not to have reached the goal;
     * ``feasible``: it did not diverge before the goal. A trial that reached the goal has reached it, also if it
       diverged later.
 
-    ``looks`` are the steps at which the trials were looked at, ascending, by batch size.
+    ``evaluations`` are the steps at which the trials were evaluated, ascending, by batch size.
     """
 
     goal: Goal
     table: pl.DataFrame
-    looks: dict[int, Array]
+    evaluations: dict[int, Array]
 
     def search(self, trials_per_batch_size: int | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
         """Batch size and the trials of its search, without confirmations, up to the n-th feasible one.
@@ -59,12 +59,12 @@ class Outcomes:
 
 
 def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
-    """Find the first look beyond the goal of every trial (Sh19 section 4: strictly beyond).
+    """Find the first evaluation beyond the goal of every trial (Sh19 section 4: strictly beyond).
 
-    ``measurements`` may be lazy: it is streamed, and only the looks beyond the goal are kept.
+    ``measurements`` may be lazy: it is streamed, and only the evaluations beyond the goal are kept.
 
     Raises:
-        AnalysisError: If there are no trials, one is in the table twice, the metric was not measured, looks ended
+        AnalysisError: If there are no trials, one is in the table twice, the metric was not measured, evaluations ended
             early without an answer to this goal, or an untrained model is beyond it.
     """
     known = trials.lazy().collect()
@@ -72,18 +72,18 @@ def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
         raise AnalysisError("the run has no trials yet: there is nothing to analyse")
     if known.get_column("trial").is_duplicated().any():
         raise AnalysisError("a trial stands in the table of trials twice: keep the last row of each and ask again")
-    looks = measurements.lazy()
-    require_metric(looks, goal.metric)
-    reached = first_looks_beyond(looks, goal)
-    if blind := undecided(looks, goal, reached):
+    evaluations = measurements.lazy()
+    require_metric(evaluations, goal.metric)
+    reached = first_evaluations_beyond(evaluations, goal)
+    if blind := undecided(evaluations, goal, reached):
         raise AnalysisError(
-            f"{goal} cannot be answered from this run: looks at {blind} trials ended early, once it was clear that "
+            f"{goal} cannot be answered from this run: evaluations at {blind} trials ended early, once it was clear that "
             "they were out of reach of the study's goals, and none of these is as easy. Add the goal to the study's "
             "and run it in a new folder, or run with evaluation.sequential=false"
         )
     if (reached.get_column("goal_step") < 1).any():
         raise AnalysisError(f"steps to a goal are counted from 1, and {goal} holds before any: choose a harder goal")
-    grid = look_grid(looks, goal.metric)
+    grid = evaluation_grid(evaluations, goal.metric)
     previous = grid.with_columns(pl.col("step").shift(1).over("batch_size").fill_null(0).alias("before"))
     table = (
         known.join(reached, on="trial", how="left")
@@ -99,21 +99,21 @@ def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
 
 
 def needed(trials: Table, measurements: Table, metrics: Collection[str]) -> tuple[pl.DataFrame, Table]:
-    """The tables, with only the measurements that questions about these trials and metrics look at.
+    """The tables, with only the measurements that questions about these trials and metrics need.
 
     They are read once and held in memory if there are few enough, else left lazy. Tables that cannot answer are
     returned as they are, so that the question itself says why.
     """
-    known, looks = trials.lazy().collect(), measurements.lazy()
-    names = looks.collect_schema().names()
+    known, evaluations = trials.lazy().collect(), measurements.lazy()
+    names = evaluations.collect_schema().names()
     if known.is_empty() or not set(metrics) <= set(names):
-        return known, looks
+        return known, evaluations
     kept = {"trial", "batch_size", "step", "epoch", *metrics}
     columns = [name for name in names if name in kept or ("/" in name and not is_metric(name))]
-    looks = looks.select(columns).filter(pl.col("trial").is_in(known.get_column("trial").implode()))
+    evaluations = evaluations.select(columns).filter(pl.col("trial").is_in(known.get_column("trial").implode()))
     rows = measurements.lazy().select(pl.len())  # which the headers of the files tell; those of few trials are counted
-    few = any(count.collect(engine="streaming").item() <= HELD_ROWS for count in (rows, looks.select(pl.len())))
-    return known, looks.collect(engine="streaming") if few else looks
+    few = any(count.collect(engine="streaming").item() <= HELD_ROWS for count in (rows, evaluations.select(pl.len())))
+    return known, evaluations.collect(engine="streaming") if few else evaluations
 
 
 def crossings(feasible: pl.DataFrame) -> tuple[Array, Array, Array]:
@@ -124,8 +124,8 @@ def crossings(feasible: pl.DataFrame) -> tuple[Array, Array, Array]:
     return before, first, np.maximum(missed.get_column("watched").to_numpy() * 1.0, 1.0)
 
 
-def first_looks_beyond(measurements: Table, goal: Goal) -> pl.DataFrame:
-    """For every trial that has reached the goal the first look beyond it: ``trial``, ``goal_step``."""
+def first_evaluations_beyond(measurements: Table, goal: Goal) -> pl.DataFrame:
+    """For every trial that has reached the goal the first evaluation beyond it: ``trial``, ``goal_step``."""
     value = pl.col(goal.metric)
     beyond = value.is_not_nan() & (value < goal.threshold if goal.side == "<" else value > goal.threshold)
     first = measurements.lazy().filter(beyond).group_by("trial").agg(pl.col("step").min().alias("goal_step"))
@@ -133,48 +133,51 @@ def first_looks_beyond(measurements: Table, goal: Goal) -> pl.DataFrame:
 
 
 def undecided(measurements: Table, goal: Goal, reached: pl.DataFrame | None = None) -> int:
-    """Trials of which it is not known when they reached a goal: a look before ended early, with another goal in mind.
+    """Trials of which it is not known when they reached a goal: an evaluation before ended early, with another goal in
+    mind.
 
-    Where looks may end early, ``validation/error/at_least`` says of one that did what the error is at least, for all
-    that can be told: that decides every goal that is as hard.
+    Where evaluations may end early, ``validation/error/at_least`` says of one that did what the error is at least, for
+    all that can be told: that decides every goal that is as hard.
 
     Args:
         measurements: The table of measurements.
         goal: On a metric that the table has.
-        reached: What ``first_looks_beyond`` gives, if it is there already.
+        reached: What ``first_evaluations_beyond`` gives, if it is there already.
     """
-    looks = measurements.lazy()
-    columns = looks.collect_schema().names()
+    evaluations = measurements.lazy()
+    columns = evaluations.collect_schema().names()
     if EXAMPLES not in columns:
         return 0
     bound = pl.col(goal.bound) if goal.bound in columns else pl.lit(None, pl.Float64)
     decided = bound >= goal.threshold if goal.side == "<" else bound <= goal.threshold
-    blind = looks.filter(_ended_early(goal.metric) & ~decided.fill_null(False))
+    blind = evaluations.filter(_ended_early(goal.metric) & ~decided.fill_null(False))
     first = blind.group_by("trial").agg(pl.col("step").min()).collect(engine="streaming")
-    known = first.join(first_looks_beyond(looks, goal) if reached is None else reached, on="trial", how="left")
+    known = first.join(
+        first_evaluations_beyond(evaluations, goal) if reached is None else reached, on="trial", how="left"
+    )
     return known.filter(pl.col("goal_step").is_null() | (pl.col("step") < pl.col("goal_step"))).height
 
 
 def ended_early(measurements: Table, metric: str) -> bool:
-    """Whether any look ended before it had a value of a metric."""
-    looks = measurements.lazy()
-    if EXAMPLES not in looks.collect_schema().names():
+    """Whether any evaluation ended before it had a value of a metric."""
+    evaluations = measurements.lazy()
+    if EXAMPLES not in evaluations.collect_schema().names():
         return False
-    return bool(looks.select(_ended_early(metric).any()).collect(engine="streaming").item())
+    return bool(evaluations.select(_ended_early(metric).any()).collect(engine="streaming").item())
 
 
 def _ended_early(metric: str) -> pl.Expr:
     return pl.col(metric).is_null() & pl.col(EXAMPLES).is_not_null()
 
 
-def look_grid(measurements: Table, metric: str) -> pl.DataFrame:
+def evaluation_grid(measurements: Table, metric: str) -> pl.DataFrame:
     """The steps at which trials were looked at for ``metric``: ``batch_size``, ``step``, ascending."""
-    looks = measurements.lazy()
+    evaluations = measurements.lazy()
     looked = pl.col(metric).is_not_null()
-    if EXAMPLES in looks.collect_schema().names():
+    if EXAMPLES in evaluations.collect_schema().names():
         looked |= pl.col(EXAMPLES).is_not_null()
-    looks = looks.filter(looked).select("batch_size", "step").unique()
-    return looks.collect(engine="streaming").sort("batch_size", "step")
+    evaluations = evaluations.filter(looked).select("batch_size", "step").unique()
+    return evaluations.collect(engine="streaming").sort("batch_size", "step")
 
 
 def hyperparameters(columns: Iterable[str]) -> list[str]:
@@ -182,15 +185,15 @@ def hyperparameters(columns: Iterable[str]) -> list[str]:
     return [column.removeprefix(PREFIX) for column in columns if column.startswith(PREFIX)]
 
 
-def require_every_look(measurements: pl.LazyFrame, metric: str, question: str) -> None:
-    """Refuse a run whose looks ended early without a value of ``metric``.
+def require_every_evaluation(measurements: pl.LazyFrame, metric: str, question: str) -> None:
+    """Refuse a run whose evaluations ended early without a value of ``metric``.
 
     Raises:
         AnalysisError: If one did.
     """
     if ended_early(measurements, metric):
         raise AnalysisError(
-            f"{question} needs {metric} at every look, and some looks ended early, once it was clear that a trial was "
+            f"{question} needs {metric} at every evaluation, and some evaluations ended early, once it was clear that a trial was "
             "out of reach of its goals: run the study in a new folder with evaluation.sequential=false, or with "
             "`policy: full`"
         )

@@ -1,6 +1,6 @@
 """The batch sizes that a recommendation chooses among: their steps to the goal, and how sure these are.
 
-Legend: M batch sizes, D draws.
+Legend: M batch sizes, D samples.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from batchscope.seeds import numpy_generator
 
 Array = NDArray[np.float64]
 Value = float | str
-DRAWS = 1000
+SAMPLES = 1000
 _CENTRAL_90 = 1.645
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One batch size: its steps as an interval and as draws (D,) of their logarithm, and what its winner was."""
+    """One batch size: its steps as an interval and as samples (D,) of their logarithm, and what its winner was."""
 
     batch_size: int
     steps: Interval
-    log_draws: Array
+    log_samples: Array
     hyperparameters: Mapping[str, Value]
     remarks: tuple[str, ...] = ()
     extrapolated: bool = False
@@ -51,7 +51,7 @@ def points(curve: Curve, batch_sizes: Sequence[int] | None = None, *, extrapolat
             f"no batch size reached {curve.goal}, so there is nothing to recommend: train for longer (budget), widen "
             "the search, or ask for an easier goal with --goal"
         )
-    samples = _draws(curve, list(rows))
+    samples = _samples(curve, list(rows))
     known = {size: _measured(curve, rows[size], samples[:, column]) for column, size in enumerate(rows)}
     asked = sorted(set(batch_sizes or reached))
     if extrapolate and batch_sizes is None:
@@ -95,32 +95,34 @@ def _by_law(curve: Curve, size: int, samples: Array, sizes: list[int]) -> Point:
     law = fitted.law
     inside = ~np.isnan(samples).any(0)
     known = np.array(sizes)[inside] * 1.0
-    log_draws = laws.predict(known, samples[:, inside], np.array([size * 1.0]), sharpness=_sharpness(law))[:, 0]
-    steps = Interval.from_log_draws(law.steps(size, extrapolate=True), log_draws, curve.level)
+    log_samples = laws.predict(known, samples[:, inside], np.array([size * 1.0]), sharpness=_sharpness(law))[:, 0]
+    steps = Interval.from_log_samples(law.steps(size, extrapolate=True), log_samples, curve.level)
     smallest, largest = law.measured
     side = "beyond" if not smallest <= size <= largest else "between"
     remark = (
         f"extrapolated: nothing was trained at batch size {size:,}, {side} the measured {smallest:,.0f} to "
         f"{largest:,.0f}; its steps are what the fitted law says, and nothing is known of its hyperparameters"
     )
-    return Point(size, steps, log_draws, {}, (remark,), True)
+    return Point(size, steps, log_samples, {}, (remark,), True)
 
 
 def _sharpness(law: laws.Law) -> float | None:
     return 1.0 if law.sharpness == 1.0 else None
 
 
-def _draws(curve: Curve, sizes: list[int]) -> Array:
-    """Draws (D, M) of log steps; NaN where the goal was not reached. A curve without any has its intervals for them."""
-    if curve.log_draws.shape[1:] == (len(sizes),) and len(curve.log_draws):
-        return curve.log_draws
-    generator = numpy_generator("steps of a curve without draws")
+def _samples(curve: Curve, sizes: list[int]) -> Array:
+    """Samples (D, M) of log steps; NaN where the goal was not reached. A curve without any has its intervals for
+    them.
+    """
+    if curve.log_samples.shape[1:] == (len(sizes),) and len(curve.log_samples):
+        return curve.log_samples
+    generator = numpy_generator("steps of a curve without samples")
     columns = []
     for row in curve.table.iter_rows(named=True):
         value = row["confirmed_steps" if curve.confirmed else "steps"]
         spread = np.log(row["high"] / row["low"]) / (2 * _CENTRAL_90) if row["low"] and row["high"] else 0.0
-        error = spread * generator.standard_normal(DRAWS)
-        columns.append(np.full(DRAWS, np.nan) if value is None else np.log(value) + error)
+        error = spread * generator.standard_normal(SAMPLES)
+        columns.append(np.full(SAMPLES, np.nan) if value is None else np.log(value) + error)
     return np.column_stack(columns)
 
 

@@ -17,10 +17,10 @@ def nearest(measurements: Table, goal: Goal, batch_sizes: Collection[int]) -> st
     """The best value of the goal's metric at these batch sizes, none of which reached the goal, with what to try."""
     value = pl.col(goal.metric)
     order = value if goal.side == "<" else -value
-    looks = measurements.lazy()
-    if goal.metric not in looks.collect_schema().names():
+    evaluations = measurements.lazy()
+    if goal.metric not in evaluations.collect_schema().names():
         return f"nothing was measured of {goal.metric}"
-    known = looks.filter(value.is_finite(), pl.col("batch_size").is_in(list(batch_sizes)))
+    known = evaluations.filter(value.is_finite(), pl.col("batch_size").is_in(list(batch_sizes)))
     best = known.sort(order).select("batch_size", "step", value.alias("value")).head(1).collect(engine="streaming")
     if best.is_empty():
         return f"no {goal.metric} was a finite number: check the loss and the data, or lower search.space.learning_rate"

@@ -1,6 +1,6 @@
 """Where perfect scaling ends, where going larger stops helping, and the critical batch size between them.
 
-Legend: M batch sizes, D draws.
+Legend: M batch sizes, D samples.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _PLACES = {
 def regimes(
     batch_sizes: Array,
     steps: Array,
-    log_draws: Array | None = None,
+    log_samples: Array | None = None,
     *,
     tolerance: float = TOLERANCE,
     level: float = 0.9,
@@ -78,7 +78,7 @@ def regimes(
     Args:
         batch_sizes: (M,) ascending, those that reached the goal.
         steps: (M,) steps to result.
-        log_draws: (D, M) joint draws of log steps to result, from which the intervals come. Without draws, the
+        log_samples: (D, M) joint samples of log steps to result, from which the intervals come. Without samples, the
             scatter about the better of the two laws stands for them.
         tolerance: The factor in examples, and in steps, that still counts as the best.
         level: Of the intervals.
@@ -91,8 +91,9 @@ def regimes(
         note = f"regimes need at least 3 batch sizes that reached the goal, got {len(batch_sizes)}"
         return Regimes(unknown, unknown, unknown, tolerance, None, (note,))
     x, observed = np.log(batch_sizes), np.log(steps)
-    sampled = log_draws if log_draws is not None else _scattered(batch_sizes, steps)
-    # Half the width of the central 68%: a few draws far out, where the upper end is open, must not decide the weights.
+    sampled = log_samples if log_samples is not None else _scattered(batch_sizes, steps)
+    # Half the width of the central 68%: a few samples far out, where the upper end is open, must not decide the
+    # weights.
     deviation = np.diff(np.quantile(sampled, [0.16, 0.84], axis=0), axis=0)[0] / 2 + 0.01
     curves = three_regimes(x, np.vstack([observed, sampled]), deviation)
     first = _calibrated(perfect_scaling_until(x, curves, tolerance))
@@ -102,9 +103,9 @@ def regimes(
     last[last > x[-1] - np.log(2)] = np.inf
     smooth = np.exp(curves[0])
     plain = laws.fit(batch_sizes, smooth, curves[1:], level=level)
-    sharper = _is_sharper(batch_sizes, steps, None if log_draws is None else deviation)
+    sharper = _is_sharper(batch_sizes, steps, None if log_samples is None else deviation)
     chosen = laws.fit(batch_sizes, smooth, curves[1:], sharpness=None, level=level) if sharper else plain
-    ends = [Interval.from_log_draws(_exp(edge[0]), edge[1:], level) for edge in (first, last)]
+    ends = [Interval.from_log_samples(_exp(edge[0]), edge[1:], level) for edge in (first, last)]
     notes = _notes(batch_sizes, float(first[0]), plain, float(last[0]))
     found = dict(zip(_PLACES, (ends[0], plain.critical_batch_size, ends[1]), strict=True))
     vague = tuple(name for name, end in found.items() if end.value is not None and end.low is None and end.high is None)
@@ -131,7 +132,7 @@ def perfect_scaling_until(x: Array, curves: Array, tolerance: float) -> Array:
 
 
 def _calibrated(edge: Array) -> Array:
-    """A boundary (its value, then D draws) with the finite draws drawn in towards their median."""
+    """A boundary (its value, then D samples) with the finite samples drawn in towards their median."""
     inside = np.isfinite(edge)
     inside[0] = False
     if inside.any():
@@ -141,7 +142,7 @@ def _calibrated(edge: Array) -> Array:
 
 
 def _scattered(batch_sizes: Array, steps: Array) -> Array:
-    """Draws of log steps with the scatter about the better law.
+    """Samples of log steps with the scatter about the better law.
 
     Not that about the nearest curve with three regimes, which follows the noise of so few points too closely.
     """

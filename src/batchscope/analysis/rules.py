@@ -14,7 +14,7 @@ from batchscope.spec.goal import Goal
 EXPONENTS = {"BLR": 0.0, "SRSR": 0.5, "LSR": 1.0}
 _MOMENTUM = PREFIX + "momentum"
 _CHANCE = 0.1
-_LOOK = 0.05
+_EVALUATION = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def _check(group: pl.DataFrame, predicted: float, within: float) -> dict[str, ob
     limit = float(group.item(0, "goal_step")) * within
     is_good = (pl.col("goal_step") <= limit).fill_null(False)
     # A trial that was stopped before the limit is neither good nor slow.
-    is_slow = ~is_good & (~pl.col("feasible") | (pl.col("watched") >= limit * (1 - _LOOK)))
+    is_slow = ~is_good & (~pl.col("feasible") | (pl.col("watched") >= limit * (1 - _EVALUATION)))
     good, slow = (group.filter(kind).get_column("rate") for kind in (is_good, is_slow))
     rates = good.to_numpy()
     low, high = float(rates.min()), float(rates.max())

@@ -1,4 +1,4 @@
-"""Speedup and contours as Golmant 2018 draws them, and curves of several runs on one scale."""
+"""Speedup and contours as Golmant 2018 samples them, and curves of several runs on one scale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchscope.analysis.budgets import Better
-from batchscope.analysis.outcomes import Table, require_every_look, require_full_training, require_metric
+from batchscope.analysis.outcomes import Table, require_every_evaluation, require_full_training, require_metric
 from batchscope.analysis.steps import Curve, steps_to_result
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
@@ -45,27 +45,30 @@ def speedup(
 ) -> Speedup:
     """Speedup to the threshold of G18 (section 4.3): the best quartile of what the largest batch size reached.
 
-    The quartile is taken over the steps of its best trial, each look standing for the steps since the look before.
+    The quartile is taken over the steps of its best trial, each evaluation standing for the steps since the evaluation
+    before.
 
     Raises:
-        AnalysisError: If the trials were not all trained to the end of their budget, looks ended early, or the largest
-            batch size has no measurement of the metric.
+        AnalysisError: If the trials were not all trained to the end of their budget, evaluations ended early, or the
+            largest batch size has no measurement of the metric.
     """
-    looks = measurements.lazy()
-    require_metric(looks, metric)
+    evaluations = measurements.lazy()
+    require_metric(evaluations, metric)
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
     require_full_training(known, "the threshold of the speedup")
-    require_every_look(looks, metric, "the threshold of the speedup")
+    require_every_evaluation(evaluations, metric, "the threshold of the speedup")
     falling = better == "lower"
     largest = known.filter(pl.col("status") != "diverged").filter(pl.col("batch_size") == pl.col("batch_size").max())
-    seen = looks.join(largest.lazy().select("trial"), on="trial", how="semi").filter(pl.col(metric).is_finite())
+    seen = evaluations.join(largest.lazy().select("trial"), on="trial", how="semi").filter(pl.col(metric).is_finite())
     losses = (
         seen.select("trial", "step", metric)
         .collect(engine="streaming")
         .sort(metric, "step", "trial", descending=[not falling, False, False])
     )
     if losses.is_empty():
-        raise AnalysisError(f"the speedup needs {metric} at the largest batch size, and no look there has a number")
+        raise AnalysisError(
+            f"the speedup needs {metric} at the largest batch size, and no evaluation there has a number"
+        )
     path = losses.filter(pl.col("trial") == losses.item(0, "trial")).sort("step")
     path = path.with_columns(pl.col("step").diff().fill_null(pl.col("step").first()).alias("steps"))
     path = path.sort(metric, descending=not falling)
@@ -75,7 +78,7 @@ def speedup(
         # A goal is reached strictly beyond its threshold, and nothing is strictly beyond the best.
         threshold = math.nextafter(threshold, math.inf if falling else -math.inf)
     goal = Goal(metric, "<" if falling else ">", threshold)
-    curve = steps_to_result(known, looks, goal)
+    curve = steps_to_result(known, evaluations, goal)
     relative = compare({"": curve})
     table = relative.table.select(
         "batch_size",
@@ -92,7 +95,7 @@ def speedup(
 class Contour:
     """A metric over batch size x steps (G18 figures 1 and 5).
 
-    ``table``: batch_size, step, value (of the best trial at that look), best (the best value up to there).
+    ``table``: batch_size, step, value (of the best trial at that evaluation), best (the best value up to there).
     """
 
     metric: str
@@ -103,15 +106,16 @@ class Contour:
 def contour(trials: Table, measurements: Table, metric: str = "train/loss", *, better: Better = "lower") -> Contour:
     """The table behind a contour plot of ``metric``, the best of all trials.
 
-    Trials that were not all trained to the end of their budget, or looks that ended early, are an ``AnalysisError``.
+    Trials that were not all trained to the end of their budget, or evaluations that ended early, are an
+    ``AnalysisError``.
     """
-    looks = measurements.lazy()
-    require_metric(looks, metric)
+    evaluations = measurements.lazy()
+    require_metric(evaluations, metric)
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
     require_full_training(known, "a contour plot")
-    require_every_look(looks, metric, "a contour plot")
+    require_every_evaluation(evaluations, metric, "a contour plot")
     value = pl.col(metric)
-    measured = looks.filter(value.is_finite()).join(known.lazy().select("trial"), on="trial", how="semi")
+    measured = evaluations.filter(value.is_finite()).join(known.lazy().select("trial"), on="trial", how="semi")
     best = value.min() if better == "lower" else value.max()
     table = measured.group_by("batch_size", "step").agg(best.alias("value")).collect(engine="streaming")
     envelope = pl.col("value").cum_min() if better == "lower" else pl.col("value").cum_max()
@@ -164,8 +168,8 @@ def compare(curves: Mapping[str, Curve], reference: int | None = None) -> Normal
             if row["steps"] is None:
                 continue
             relative = row[quantity] / unit
-            ratio = curve.log_draws[:, column] - curve.log_draws[:, here]
-            found = Interval.from_log_draws(relative, ratio, curve.level)
+            ratio = curve.log_samples[:, column] - curve.log_samples[:, here]
+            found = Interval.from_log_samples(relative, ratio, curve.level)
             rows.append((run, row["batch_size"], row[quantity], relative, found.low, found.high))
     return NormalisedCurves(at, pl.DataFrame(rows, schema=_RELATIVE, orient="row"))
 

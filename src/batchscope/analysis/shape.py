@@ -1,6 +1,6 @@
 """Curves with the three regimes in their order, and the one nearest to measured steps.
 
-Legend: M batch sizes, D draws.
+Legend: M batch sizes, D samples.
 
 Sh19 (section 4.1) finds one form everywhere: perfect scaling, then diminishing returns, then no benefit. In
 log steps against log batch size that is a convex curve whose slope rises from no less than -1 to no more than

@@ -13,9 +13,9 @@ from batchscope.analysis.outcomes import (
     RATE,
     Outcomes,
     Table,
-    look_grid,
+    evaluation_grid,
     outcomes,
-    require_every_look,
+    require_every_evaluation,
     require_full_training,
     require_metric,
     require_rates,
@@ -25,7 +25,7 @@ from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
 LAST = 5
-_LOOK = 0.05
+_EVALUATION = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,22 +73,22 @@ def stability_map(
     """The map of base rate x batch size of a run.
 
     A rate trains reliably where it did not diverge and its value is as good as ``threshold``: by default, halfway from
-    the median value at the first look to the best value of the map. The band of a batch size is the run of
+    the median value at the first evaluation to the best value of the map. The band of a batch size is the run of
     neighbouring reliable rates around its best one.
 
     Raises:
         AnalysisError: If the trials have no learning rate above 0, were not all trained to the end of their budget, or
-            looks ended early.
+            evaluations ended early.
     """
-    looks = measurements.lazy()
-    require_metric(looks, metric)
+    evaluations = measurements.lazy()
+    require_metric(evaluations, metric)
     known = trials.lazy().filter(pl.col("replicate") == 0).collect()
     require_rates(known, "a map of base rates")
     require_full_training(known, "a map of the final metric")
-    require_every_look(looks, metric, "a map of the final metric")
+    require_every_evaluation(evaluations, metric, "a map of the final metric")
     sign = 1.0 if better == "lower" else -1.0
-    grid = look_grid(looks, metric)
-    final = _values(looks, metric, grid.group_by("batch_size", maintain_order=True).tail(LAST))
+    grid = evaluation_grid(evaluations, metric)
+    final = _values(evaluations, metric, grid.group_by("batch_size", maintain_order=True).tail(LAST))
     value = pl.when((pl.col("status") != "diverged") & pl.col("value").is_finite()).then("value").alias("value")
     base_rate = (pl.col(RATE) / pl.col("batch_size")).alias("base_rate")
     rows = known.join(final, on="trial", how="left").with_columns(value, base_rate)
@@ -96,7 +96,7 @@ def stability_map(
     if not values:
         raise AnalysisError(f"every trial diverged before it had a value of {metric}: there is nothing to map")
     if threshold is None:
-        first = _values(looks, metric, grid.group_by("batch_size", maintain_order=True).head(1))
+        first = _values(evaluations, metric, grid.group_by("batch_size", maintain_order=True).head(1))
         untrained = first.filter(pl.col("value").is_finite()).select(pl.col("value").median()).item()
         threshold = (float(untrained) + sign * min(values)) / 2
     table = rows.sort("batch_size", "base_rate", "index").select(
@@ -111,9 +111,9 @@ def stability_map(
     return StabilityMap(metric, better, threshold, table, pl.DataFrame(bands, schema=_BANDS))
 
 
-def _values(looks: pl.LazyFrame, metric: str, grid: pl.DataFrame) -> pl.DataFrame:
-    """The median of ``metric`` of each trial over the looks in ``grid``."""
-    chosen = looks.join(grid.lazy(), on=["batch_size", "step"], how="semi")
+def _values(evaluations: pl.LazyFrame, metric: str, grid: pl.DataFrame) -> pl.DataFrame:
+    """The median of ``metric`` of each trial over the evaluations in ``grid``."""
+    chosen = evaluations.join(grid.lazy(), on=["batch_size", "step"], how="semi")
     return chosen.group_by("trial").agg(pl.col(metric).median().alias("value")).collect(engine="streaming")
 
 
@@ -186,8 +186,8 @@ def sensitivity(
         for factor in factors:
             limit = float(steps.drop_nulls().to_numpy().min()) * factor
             near, count = int((steps <= limit).sum()), group.height
-            # A trial that was watched up to the look before the limit has missed it.
-            early = pl.col("feasible") & pl.col("goal_step").is_null() & (pl.col("watched") < limit * (1 - _LOOK))
+            # A trial that was watched up to the evaluation before the limit has missed it.
+            early = pl.col("feasible") & pl.col("goal_step").is_null() & (pl.col("watched") < limit * (1 - _EVALUATION))
             if unknown := group.filter(early).height:
                 rows.append((batch_size, factor, None, None, None, unknown))
                 continue

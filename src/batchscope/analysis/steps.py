@@ -1,6 +1,6 @@
 """Steps to result: the fewest steps to a goal at every batch size, and how sure that is.
 
-Legend: M batch sizes, D draws.
+Legend: M batch sizes, D samples.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Curve:
     same search space, seed noise included. ``table`` has one row per batch size, ascending:
 
     * ``steps``: the fewest steps observed, an unbiased estimate of S(B); null where no trial reached the goal;
-    * ``low``, ``high``: the interval of S(B), no narrower than the gap between two looks;
+    * ``low``, ``high``: the interval of S(B), no narrower than the gap between two evaluations;
     * ``reached``, ``feasible``, ``trials``: how many trials reached the goal, did not diverge before it, were run;
     * ``trial`` and the hyperparameters, under their own names: the winner (ties go to the lower index);
     * ``revisions``: how often the space was widened; ``validated`` and ``reason``: the boundary check, null if no
@@ -70,9 +70,9 @@ class Curve:
     * ``confirmations``, ``confirmed_steps``, ``confirmed_low``, ``confirmed_high``: the winner run again with new
       seeds: how often, the median, and its interval.
 
-    ``log_draws`` (D, M) are the joint draws from which ``regimes`` has its intervals, as logarithms: of the confirmed
+    ``log_samples`` (D, M) are the joint draws from which ``regimes`` has its intervals, as logarithms: of the confirmed
     steps where every point was ``confirmed``, else of S(B); NaN where the goal was not reached. What two seeds say has
-    draws so far out that steps themselves would be infinite.
+    samples so far out that steps themselves would be infinite.
 
     ``approximate`` says why the curve is not exact, where trials were pruned: a pruned trial might have won, so
     ``steps`` is an upper bound; and the intervals take it as one that was merely not watched for longer, though it was
@@ -88,7 +88,7 @@ class Curve:
     level: float = 0.9
     confirmed: bool = False
     notes: tuple[str, ...] = ()
-    log_draws: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    log_samples: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
     approximate: str | None = None
     test: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
@@ -104,7 +104,7 @@ def steps_to_result(
     edge: float = 0.05,
     tolerance: float = TOLERANCE,
     level: float = 0.9,
-    draws: int = 1000,
+    samples: int = 1000,
     found: Outcomes | None = None,
 ) -> Curve:
     """The steps-to-result curve of a run (Sh19 section 4).
@@ -120,7 +120,7 @@ def steps_to_result(
         edge: The share of a range, in its scale, that counts as too near to its side.
         tolerance: Of the regimes.
         level: Of the intervals.
-        draws: D.
+        samples: D.
         found: What became of the trials, if it is known already.
 
     A run without trials, or without the metric of the goal, is an ``AnalysisError``.
@@ -131,7 +131,7 @@ def steps_to_result(
         trials_per_batch_size = min(fewest, trials_per_batch_size or fewest)
     names = hyperparameters(found.table.columns)
     points = [
-        _Point.of(found, group, names, _space_at(space, batch_size), edge, level, draws)
+        _Point.of(found, group, names, _space_at(space, batch_size), edge, level, samples)
         for batch_size, group in found.search(trials_per_batch_size)
     ]
     kinds: Kinds = {name: found.table.schema[PREFIX + name] for name in names}
@@ -139,7 +139,7 @@ def steps_to_result(
     reached = [point for point in points if point.row["steps"] is not None]
     again = [point.confirmed for point in reached if point.confirmed is not None]
     confirmed = bool(again) and len(again) == len(reached)
-    joint = np.full((draws, len(points)), np.nan)
+    joint = np.full((samples, len(points)), np.nan)
     inside = table.get_column("steps").is_not_null()
     if reached:
         joint[:, inside.to_numpy()] = np.column_stack(again if confirmed else [point.sample for point in reached])
@@ -169,7 +169,9 @@ def _space_at(space: Space | Mapping[int, Space] | None, batch_size: int) -> Spa
 
 @dataclass(frozen=True)
 class _Point:
-    """A row of the table, with draws (D,) of log S(B) and of the logarithm of the winner's median steps over seeds."""
+    """A row of the table, with samples (D,) of log S(B) and of the logarithm of the winner's median steps over
+    seeds.
+    """
 
     row: dict[str, object]
     sample: Array
@@ -184,7 +186,7 @@ class _Point:
         space: Space | None,
         edge: float,
         level: float,
-        draws: int,
+        samples: int,
     ) -> _Point:
         batch_size, feasible = int(group.item(0, "batch_size")), group.filter("feasible")
         row: dict[str, object] = dict.fromkeys((*_FIRST_COLUMNS, *names, *_LAST_COLUMNS))
@@ -195,10 +197,10 @@ class _Point:
             return cls(row, np.empty(0))
         best = feasible.sort("goal_step", "revision", "index", nulls_last=True).row(0, named=True)
         generator = numpy_generator("steps to result", str(found.goal), batch_size)
-        fitted = tail.fit(*crossings(feasible), draws, generator)
-        sample = fitted.expected(feasible.height, found.looks[batch_size])
+        fitted = tail.fit(*crossings(feasible), samples, generator)
+        sample = fitted.expected(feasible.height, found.evaluations[batch_size])
         low, high = central(sample, level)
-        # The crossing itself is only known to lie after the look before it.
+        # The crossing itself is only known to lie after the evaluation before it.
         row |= {"steps": best["goal_step"], "trial": best["trial"]} | {name: best[PREFIX + name] for name in names}
         row |= {"low": min(low, best["before"] + 1.0), "high": max(high, float(best["goal_step"]))}
         if space is not None:
@@ -213,7 +215,7 @@ class _Point:
                     f"{row['reached']} of {feasible.height} reached the goal, which says next to nothing of the steps"
                 )
             row["verdict"] = f"too few trials: {known}; {remedy}"
-        return cls(row, np.log(sample), _confirm(row, _again(found, best, names), level, draws, generator))
+        return cls(row, np.log(sample), _confirm(row, _again(found, best, names), level, samples, generator))
 
 
 def _chosen(found: Outcomes, point: Mapping[str, object], names: list[str]) -> list[pl.DataFrame]:
@@ -229,11 +231,11 @@ def _again(found: Outcomes, best: Mapping[str, object], names: list[str]) -> pl.
 
 
 def _confirm(
-    row: dict[str, object], again: pl.DataFrame, level: float, draws: int, generator: np.random.Generator
+    row: dict[str, object], again: pl.DataFrame, level: float, samples: int, generator: np.random.Generator
 ) -> Array | None:
-    """Enter the confirmation into the row; draws of the log median if all of at least 2 runs reached the goal.
+    """Enter the confirmation into the row; samples of the log median if all of at least 2 runs reached the goal.
 
-    Log steps are taken as normal over seeds, with the gap between two looks as a further error.
+    Log steps are taken as normal over seeds, with the gap between two evaluations as a further error.
     """
     count = again.height
     if not count:
@@ -250,8 +252,8 @@ def _confirm(
     logs = np.log(steps)
     gap = logs - np.log(np.maximum(again.get_column("before").to_numpy(), 1))
     error = np.sqrt((logs.var(ddof=1) + (gap**2).mean() / 12) / count)
-    sample = logs.mean() + error * generator.standard_t(count - 1, size=draws)
-    found = Interval.from_log_draws(median, sample, level)
+    sample = logs.mean() + error * generator.standard_t(count - 1, size=samples)
+    found = Interval.from_log_samples(median, sample, level)
     row |= {"confirmed_low": found.low, "confirmed_high": found.high}
     return np.asarray(sample)
 

@@ -1,6 +1,6 @@
 """What the fastest trials of one batch size say about the fewest steps of n trials.
 
-Legend: K trials that reached the goal, n feasible trials, G nodes of the posterior, D draws, Q quantile nodes.
+Legend: K trials that reached the goal, n feasible trials, G nodes of the posterior, D samples, Q quantile nodes.
 
 The fewest steps observed are one draw of a minimum, and resampling the trials cannot say how far another draw would
 fall below it: the plain bootstrap of a minimum is inconsistent (Bickel & Freedman 1981, section 6). What can be
@@ -37,7 +37,7 @@ _QUANTILES = -np.log1p(-(np.arange(32) + 0.5) / 32)  # of a unit exponential
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """Posterior draws (D,) of the lower tail of log steps, and the number n of trials that it is scaled to."""
+    """Posterior samples (D,) of the lower tail of log steps, and the number n of trials that it is scaled to."""
 
     mu: Array
     sigma: Array
@@ -49,11 +49,13 @@ class Tail:
         power = self.xi[:, None] * np.log(hazard)
         return np.asarray(self.mu[:, None] + self.sigma[:, None] * np.expm1(power) / self.xi[:, None])
 
-    def expected(self, trials: int, looks: Array) -> Array:
-        """Draws (D,) of the expected fewest steps of ``trials`` trials, as seen at ``looks`` (steps, ascending)."""
+    def expected(self, trials: int, evaluations: Array) -> Array:
+        """Samples (D,) of the expected fewest steps of ``trials`` trials, as seen at ``evaluations`` (steps,
+        ascending).
+        """
         steps = np.exp(np.minimum(self.log_steps(_QUANTILES * self.trials / trials), 60.0))
-        look = np.searchsorted(looks, steps)
-        seen = np.where(look < len(looks), looks[np.minimum(look, len(looks) - 1)], steps)
+        evaluation = np.searchsorted(evaluations, steps)
+        seen = np.where(evaluation < len(evaluations), evaluations[np.minimum(evaluation, len(evaluations) - 1)], steps)
         return np.asarray(seen.mean(1))
 
 
@@ -62,19 +64,19 @@ def size(trials: int) -> int:
     return max(6, int(trials**0.5))
 
 
-def fit(before: Array, first: Array, watched: Array, draws: int, generator: np.random.Generator) -> Tail:
+def fit(before: Array, first: Array, watched: Array, samples: int, generator: np.random.Generator) -> Tail:
     """Draw from the posterior of the lower tail.
 
     Args:
-        before: (K,) the last look of each trial that reached the goal at which it had not; 0 if there was none.
-        first: (K,) its first look beyond the goal. The crossing is known to lie between the two, no better.
+        before: (K,) the last evaluation of each trial that reached the goal at which it had not; 0 if there was none.
+        first: (K,) its first evaluation beyond the goal. The crossing is known to lie between the two, no better.
         watched: (n - K,) the last step at which each other trial is known not to have reached the goal. It is
             censored there: nothing is assumed of what came later.
-        draws: D.
-        generator: For the draws.
+        samples: D.
+        generator: For the samples.
 
     Returns:
-        Draws of the tail. Only its ``size`` fastest trials are modelled; the others are known to be slower.
+        Samples of the tail. Only its ``size`` fastest trials are modelled; the others are known to be slower.
     """
     trials = len(first) + len(watched)
     horizon = np.sort(first)[min(len(first), size(trials)) - 1]
@@ -93,7 +95,7 @@ def fit(before: Array, first: Array, watched: Array, draws: int, generator: np.r
     parts = np.array_split(np.arange(len(xi)), _PARTS)
     density += np.concatenate([_log_likelihood(mu[n], sigma[n], xi[n], low, high, censored, trials) for n in parts])
     weight = np.exp(density - density.max())
-    node = generator.choice(len(density), size=draws, p=weight / weight.sum())
+    node = generator.choice(len(density), size=samples, p=weight / weight.sum())
     return Tail(mu[node], sigma[node], xi[node], trials)
 
 

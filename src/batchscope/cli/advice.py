@@ -43,7 +43,7 @@ def chosen(found: Recommendation, choice: str) -> Option:
 
 
 def print_recommendation(to: Console, found: Recommendation) -> None:
-    """What to choose, the front, what more devices bring, and what it all rests on."""
+    """What to choose, the Pareto front, what more devices bring, and what it all rests on."""
     to.print(Text(printable(str(found.goal)), style="bold"))
     choices = [("fastest", found.fastest), ("within 10% of the cheapest", found.balanced), ("cheapest", found.cheapest)]
     told: list[Option] = []
@@ -60,7 +60,7 @@ def print_recommendation(to: Console, found: Recommendation) -> None:
             if not any(_same(verdict.option, other) for other in told):
                 _print_option(to, f"for the {label}", verdict.option, found)
     to.print()
-    to.print(_front(found))
+    to.print(_pareto_front(found))
     if found.scaling.height > 1:
         to.print(_devices(found))
         to.print(Text(sentence(found.scaling)))
@@ -106,14 +106,14 @@ def _interval(found: object) -> str:
     return f"{number(value)}  ({number(low)} to {number(high)})"
 
 
-def _front(found: Recommendation) -> Table:
-    table = Table(title="the time-cost front", title_justify="left")
+def _pareto_front(found: Recommendation) -> Table:
+    table = Table(title="the time-cost Pareto front", title_justify="left")
     heads = ["batch size", "steps"] if found.idealised else ["batch size", "devices", "time"]
     heads += [f"{found.level:.0%} interval", found.cost_unit, ""]
     for head in heads:
         table.add_column("cost" if head == "money" else head, justify="right")
     show = number if found.idealised else found.shown_time
-    for option in found.front:
+    for option in found.pareto_front:
         bounds = f"{show(option.time.low)} to {show(option.time.high)}"
         cells = [number(option.batch_size), *([] if found.idealised else [number(option.devices)])]
         cells += [show(option.time.value), bounds, number(option.cost.value)]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchscope.cli.show import console, duration, number, printable
-from batchscope.runs import Lane, Progress
+from batchscope.runs import BatchSizeProgress, Progress
 from batchscope.spec.study import Study
 
 # Seconds between two lines where the output is piped.
@@ -53,15 +53,15 @@ class Display:
         if self._console.is_terminal:
             self._live.update(self._table(progress), refresh=True)
             return
-        for lane in progress.lanes:
-            if lane.share >= 1 and lane.batch_size not in self._finished:
-                self._finished.add(lane.batch_size)
-                if lane.skipped:
-                    self._console.print(printable(f"batch size {lane.batch_size}: left out, {lane.skipped}"))
+        for size in progress.batch_sizes:
+            if size.share >= 1 and size.batch_size not in self._finished:
+                self._finished.add(size.batch_size)
+                if size.skipped:
+                    self._console.print(printable(f"batch size {size.batch_size}: left out, {size.skipped}"))
                     continue
-                best = ", ".join(f"{goal}: {number(steps)} steps" for goal, steps in lane.best.items())
+                best = ", ".join(f"{goal}: {number(steps)} steps" for goal, steps in size.best.items())
                 self._console.print(
-                    f"batch size {lane.batch_size}: {best} ({lane.trials} trials, {lane.diverged} diverged)"
+                    f"batch size {size.batch_size}: {best} ({size.trials} trials, {size.diverged} diverged)"
                 )
         for remark in progress.remarks:
             if remark not in self._told:
@@ -86,9 +86,9 @@ class Display:
             table.add_column("diverged", justify="right")
         for goal in self._study.goals:
             table.add_column(Text(f"steps to {goal}" if wide else str(goal)), justify="right")
-        for lane in progress.lanes:
-            counts = [str(lane.trials), str(lane.diverged)] if wide else []
-            table.add_row(str(lane.batch_size), _bar(lane), *counts, *(number(lane.best[goal]) for goal in lane.best))
+        for size in progress.batch_sizes:
+            counts = [str(size.trials), str(size.diverged)] if wide else []
+            table.add_row(str(size.batch_size), _bar(size), *counts, *(number(size.best[goal]) for goal in size.best))
         return table
 
 
@@ -98,7 +98,7 @@ def footer(progress: Progress) -> str:
     if 0.02 < progress.share < 1:
         left = progress.seconds * (1 - progress.share) / progress.share
         parts.append(f"at most about {duration(left)} left")
-    choosing = [str(lane.batch_size) for lane in progress.lanes if lane.choosing]
+    choosing = [str(size.batch_size) for size in progress.batch_sizes if size.choosing]
     if choosing:
         parts.append(f"timing the programs of batch size {', '.join(choosing)}")
     busy = progress.train_seconds + progress.evaluation_seconds
@@ -107,8 +107,8 @@ def footer(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def _bar(lane: Lane) -> Text:
-    if lane.choosing or lane.skipped:
-        return Text("left out" if lane.skipped else "timing the programs", style="yellow")
-    filled = int(BAR * lane.share)
-    return Text("#" * filled + "." * (BAR - filled), style="green" if lane.share >= 1 else "cyan")
+def _bar(size: BatchSizeProgress) -> Text:
+    if size.choosing or size.skipped:
+        return Text("left out" if size.skipped else "timing the programs", style="yellow")
+    filled = int(BAR * size.share)
+    return Text("#" * filled + "." * (BAR - filled), style="green" if size.share >= 1 else "cyan")

@@ -164,13 +164,13 @@ def print_notes(notes: Sequence[str]) -> None:
 def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     """What a study would cost: a row for each batch size, then time and memory."""
     table = Table()
-    for title in ("batch size", "trials", "steps", "rungs", "looks", "program", "ms a step", "worst case"):
+    for title in ("batch size", "trials", "steps", "rungs", "evaluations", "program", "ms a step", "worst case"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in estimate.rows:
         program = f"{row.choice.program} x {row.choice.pack_size}"
         step = 1000 * row.train_seconds / (row.trials * row.steps)
         worst = duration(row.train_seconds + row.evaluation_seconds)
-        counts = (row.batch_size, row.trials, row.steps, row.rungs, row.looks)
+        counts = (row.batch_size, row.trials, row.steps, row.rungs, row.evaluations)
         table.add_row(*map(number, counts), program, f"{step:.3f}", worst)
     to.print(table)
     for size, reason in estimate.skipped.items():
@@ -184,7 +184,7 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     what = {"race": "; a race ends far earlier", "halving": "; halving drops most of them earlier"}.get(
         study.policy, ""
     )
-    what += ", and most of its looks before all validation examples" if study.ends_looks_early else ""
+    what += ", and most of its evaluations before all validation examples" if study.ends_evaluations_early else ""
     states = ", with states of waiting trials on disk" if estimate.on_disk else ""
     to.print(f"budget{what}. About {estimate.memory_bytes / 2**20:,.0f} MiB{states}. Nothing was run.")
 

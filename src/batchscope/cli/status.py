@@ -18,8 +18,8 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
     driver = printable(document["driver"] or "nobody is running it")
     out.print(f"{printable(result.workload)} in {printable(str(run))}: {driver}")
     waiting = {} if document["driver"] else {"running": "unfinished"}  # where nobody runs it, nothing is running
-    for lane in document["batch_sizes"]:
-        counts = ", ".join(f"{count} {waiting.get(name, name)}" for name, count in lane["trials"].items())
-        best = ", ".join(f"{goal}: {number(steps)}" for goal, steps in lane["best"].items())
-        out.print(f"  batch size {lane['batch_size']}: {printable(counts) or 'not begun'}; steps to {printable(best)}")
+    for size in document["batch_sizes"]:
+        counts = ", ".join(f"{count} {waiting.get(name, name)}" for name, count in size["trials"].items())
+        best = ", ".join(f"{goal}: {number(steps)}" for goal, steps in size["best"].items())
+        out.print(f"  batch size {size['batch_size']}: {printable(counts) or 'not begun'}; steps to {printable(best)}")
     print_warnings(result)

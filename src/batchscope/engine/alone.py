@@ -20,7 +20,7 @@ from batchscope.engine.loop import channels_last
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.traced import InPlace, Traced
-from batchscope.engine.training import Cell, Settings
+from batchscope.engine.training import Settings, Training
 from batchscope.optim.rule import laid_out_as
 from batchscope.tensors import Pair, leaves, map_tree, under_prefix
 
@@ -31,9 +31,9 @@ READY_BYTES = 8 << 20
 class Alone(Traced):
     """Every trial by itself: what it computes cannot depend on its pack, which only shares the batches."""
 
-    def __init__(self, cell: Cell, *, in_place: InPlace | None = None) -> None:
+    def __init__(self, training: Training, *, in_place: InPlace | None = None) -> None:
         """Nothing is traced yet; arguments and errors are those of ``Traced``."""
-        super().__init__(cell, in_place=in_place)
+        super().__init__(training, in_place=in_place)
         self._pieces: dict[tuple[torch.Size, ...], Graph] = {}
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
@@ -65,8 +65,8 @@ class Alone(Traced):
             for k in range(next(iter(state.values())).shape[0]):
                 own = {name: value[k] for name, value in state.items()}
                 arguments = (under_prefix("parameter", own), under_prefix("buffer", own), inputs, targets)
-                graph = self._graph("evaluate alone", self._measure, arguments, self.cell.loaded.graphs)
-                seed_part(self.cell, place)
+                graph = self._graph("evaluate alone", self._measure, arguments, self.training.loaded.graphs)
+                seed_part(self.training, place)
                 rows.append(graph(*arguments))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -76,18 +76,18 @@ class Alone(Traced):
         if self._kernel:
             differentiated = (parameters, trial.buffers, trial.hyper, trial.clock, *batch)
             graph = self._graph("gradients", self._gradients, differentiated)
-            seed_step(self.cell, step)  # after tracing, which draws random numbers too
+            seed_step(self.training, step)  # after tracing, which draws random numbers too
             gradients, buffers, loss = graph(*differentiated)
-            rule = self.cell.rule
+            rule = self.training.rule
             kept = {slot: [slots[name][slot] for name in parameters] for slot in rule.slots}
             along = [laid_out_as(parameter, gradients[name]) for name, parameter in parameters.items()]
             numbers = {**trial.numbers, "learning_rate": float(trial.rate)}
             rule.update_in_place(list(parameters.values()), along, kept, step + 1, numbers)
             _overwrite(trial.buffers, buffers)
             return loss  # type: ignore[no-any-return]
-        arguments = (*trial.arguments, *batch, self.cell.probes(step, parameters))
+        arguments = (*trial.arguments, *batch, self.training.probes(step, parameters))
         graph = self._graph("train", self._step, arguments)
-        seed_step(self.cell, step)
+        seed_step(self.training, step)
         moved, buffers, changed, loss = graph(*arguments)
         _overwrite(parameters, moved)
         _overwrite(trial.buffers, buffers)
@@ -97,12 +97,12 @@ class Alone(Traced):
 
     def _advance_in_one_piece(self, trial: _Trial, step: int, batch: Pair) -> Tensor:
         """The same; a small step is so short that looking at every tensor each time would take as long."""
-        changing = (*batch, self.cell.probes(step, trial.parameters))
+        changing = (*batch, self.training.probes(step, trial.parameters))
         flat = tensors(changing)
         shapes = tuple(tensor.shape for tensor in flat)
         if shapes not in self._pieces:
             self._pieces[shapes] = self._graph("train", self._step, (*trial.arguments, *changing))
-        seed_step(self.cell, step)
+        seed_step(self.training, step)
         (loss,) = self._pieces[shapes](*trial.fixed, *flat)
         return loss  # type: ignore[no-any-return]
 
@@ -111,7 +111,7 @@ class Alone(Traced):
         block: list[tuple[int, Pair]] = []
         held = 0
         for step in range(start, until):
-            inputs, targets = self.cell.batch(step)
+            inputs, targets = self.training.batch(step)
             batch = map_tree(channels_last, inputs), targets
             held += sum(tensor.nbytes for tensor in leaves(batch))
             block.append((step, batch))

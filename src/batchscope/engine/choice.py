@@ -1,7 +1,7 @@
 """Which program computes a batch size: the fastest of those that were timed on it and do all that the loop does.
 
-The loop is the reference and always serves. Another program is worth a look only where its timing, and the check that
-it gives the loop's numbers, take a small part of the work that it may shorten.
+The loop is the reference and always serves. Another program is worth an evaluation only where its timing, and the check
+that it gives the loop's numbers, take a small part of the work that it may shorten.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import Program, advance
 from batchscope.engine.qualification import Reference, qualify
-from batchscope.engine.training import Cell
+from batchscope.engine.training import Training
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import BatchscopeError, WorkloadError
 from batchscope.spec.study import Engine
 from batchscope.spec.trial import Trial
 
-PROGRAMS: dict[str, Callable[[Cell], Program]] = {
+PROGRAMS: dict[str, Callable[[Training], Program]] = {
     "loop": Loop,
     "channels_last": partial(Loop, channels_last=True),
     "traced": Alone,
@@ -72,7 +72,7 @@ WORTH_COMPILING_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class Choice:
+class ProgramChoice:
     """A program and the number of trials it advances at once.
 
     Attributes:
@@ -94,7 +94,7 @@ class Choice:
 class Chosen:
     """A choice, and the program itself with what was traced for it."""
 
-    choice: Choice
+    choice: ProgramChoice
     program: Program
 
 
@@ -102,16 +102,16 @@ class CannotTrain(Exception):
     """Not even the loop computes an update at a batch size; the cause says why."""
 
 
-def program_of(choice: Choice, cell: Cell) -> Program:
-    """The chosen program, for a cell."""
-    return PROGRAMS[choice.program](cell)
+def program_of(choice: ProgramChoice, training: Training) -> Program:
+    """The chosen program, for a training."""
+    return PROGRAMS[choice.program](training)
 
 
-def choose(cell: Cell, trials: Sequence[Trial], engine: Engine, seconds: float = math.inf) -> Chosen:
+def choose(training: Training, trials: Sequence[Trial], engine: Engine, seconds: float = math.inf) -> Chosen:
     """Time the candidates that the study leaves open on the real workload, and take the fastest that is fit.
 
     Args:
-        cell: The batch size.
+        training: The batch size.
         trials: As many as a pack may hold.
         engine: What the study pins.
         seconds: The most to take, roughly, beside the first steps of the loop.
@@ -121,31 +121,31 @@ def choose(cell: Cell, trials: Sequence[Trial], engine: Engine, seconds: float =
     Raises:
         WorkloadError: If the program that the study pins cannot serve, and why.
     """
-    reference = Reference(cell, trials)
+    reference = Reference(training, trials)
     step = _loop_seconds(reference)
-    work = _likely_steps(cell) * step
+    work = _likely_steps(training) * step
     watch = _Watch(min(seconds, CHOOSING_SHARE * work) * TIMING_SHARE)
     timings: dict[str, float] = {"loop-1": 1000 * step}
     reasons: dict[str, str] = {}
     candidates = _candidates(engine, len(trials))
     if engine.program == "auto":
-        _time_all(cell, trials, candidates, watch, timings, reasons)
-        _try_compiling(cell, trials, watch, timings, reasons)
+        _time_all(training, trials, candidates, watch, timings, reasons)
+        _try_compiling(training, trials, watch, timings, reasons)
         name, size, program = _fastest_fit(reference, timings, reasons)
         size = size if engine.pack_size == "auto" else engine.pack_size
-        return Chosen(Choice(name, size, timings, reasons, reference.loop.habits.remark), program)
+        return Chosen(ProgramChoice(name, size, timings, reasons, reference.loop.habits.remark), program)
     timings = {}
     ((name, sizes),) = candidates.items()
     if len(sizes) > 1:
-        _time_all(cell, trials, candidates, watch, timings, reasons)
+        _time_all(training, trials, candidates, watch, timings, reasons)
     size = _fastest(timings)[1] if timings else min(sizes, key=lambda size: abs(size - COMPILED_PACK))
     fit = None if name in reasons else _fit(reference, name, size, reasons)
     if fit is None:
         raise WorkloadError(
-            f"engine.program: {name} cannot compute batch size {cell.batch_size}: {reasons[name]}. Write "
+            f"engine.program: {name} cannot compute batch size {training.batch_size}: {reasons[name]}. Write "
             "engine.program: auto, or loop, which takes any model"
         )
-    return Chosen(Choice(name, size, timings, reasons, reference.loop.habits.remark), fit)
+    return Chosen(ProgramChoice(name, size, timings, reasons, reference.loop.habits.remark), fit)
 
 
 class _Watch:
@@ -186,14 +186,14 @@ def _loop_seconds(reference: Reference) -> float:
     return step
 
 
-def _likely_steps(cell: Cell) -> float:
+def _likely_steps(training: Training) -> float:
     """Of all trials together, as far as the policy lets one tell."""
-    study = cell.loaded.study
-    return (USUAL_SHARE if study.policy == "race" else 1.0) * study.search.count * cell.timeline.last
+    study = training.loaded.study
+    return (USUAL_SHARE if study.policy == "race" else 1.0) * study.search.count * training.timeline.last
 
 
 def _time_all(
-    cell: Cell,
+    training: Training,
     trials: Sequence[Trial],
     candidates: Mapping[str, Sequence[int]],
     watch: _Watch,
@@ -210,27 +210,27 @@ def _time_all(
                 break
             if size * best / 1000 > LONGEST_STEP_SECONDS and name != "loop":
                 break
-            found = _time(cell, trials[:size], name, watch, timings, reasons)
+            found = _time(training, trials[:size], name, watch, timings, reasons)
             if found > HOPELESS * best > 0:
                 break
 
 
 def _try_compiling(
-    cell: Cell, trials: Sequence[Trial], watch: _Watch, timings: dict[str, float], reasons: dict[str, str]
+    training: Training, trials: Sequence[Trial], watch: _Watch, timings: dict[str, float], reasons: dict[str, str]
 ) -> None:
     """Time what must be compiled first, where there is work enough for it to pay, and packs only where they do."""
     best = min(timings.values())
     packs = {name: found for name, found in timings.items() if name.startswith("vmap-")}
-    work = _likely_steps(cell) * best / 1000
+    work = _likely_steps(training) * best / 1000
     if work < WORTH_COMPILING_SECONDS:
         reasons["compiled"] = f"not tried: about {work:.0f} s of work, and compiling must pay"
         reasons["compiled_loop"] = reasons["compiled"]
         return
-    _time(cell, trials[:ALONE_PACK], "compiled_loop", watch, timings, reasons)
+    _time(training, trials[:ALONE_PACK], "compiled_loop", watch, timings, reasons)
     if min(packs.values(), default=math.inf) > HOPELESS * best:
         reasons["compiled"] = "not tried: one trial after the other is faster than a pack"
     else:
-        _time(cell, trials[: _fastest(packs)[1]], "compiled", watch, timings, reasons)
+        _time(training, trials[: _fastest(packs)[1]], "compiled", watch, timings, reasons)
 
 
 def _fastest_fit(
@@ -252,7 +252,7 @@ def _fit(reference: Reference, name: str, size: int, reasons: dict[str, str]) ->
     # A pack in one piece is filled up rather than compiled again.
     fewest = -(-count // 4) if name in ("compiled", "captured") else 1
     try:
-        program = PROGRAMS[name](reference.cell)
+        program = PROGRAMS[name](reference.training)
         qualify(program, reference, count, fewest)
     except Exception as error:  # whatever a user's module does under a transform is a reason, not a failure
         reasons[name] = in_words(error)
@@ -273,7 +273,7 @@ def _fastest(timings: Mapping[str, float]) -> tuple[str, int]:
 
 
 def _time(
-    cell: Cell,
+    training: Training,
     trials: Sequence[Trial],
     name: str,
     watch: _Watch,
@@ -283,7 +283,7 @@ def _time(
     """Time a candidate, or note why it cannot run; infinite then."""
     seconds = min(TIMED_SECONDS, TIMED_SHARE * watch.seconds)
     try:
-        found = watch.time(name, lambda: milliseconds_per_step(PROGRAMS[name](cell), trials, seconds))
+        found = watch.time(name, lambda: milliseconds_per_step(PROGRAMS[name](training), trials, seconds))
     except Exception as error:  # as for ``_fit``
         if name == "loop":
             raise
@@ -306,7 +306,7 @@ def _candidates(engine: Engine, limit: int) -> dict[str, list[int]]:
 
 def milliseconds_per_step(program: Program, trials: Sequence[Trial], seconds: float = TIMED_SECONDS) -> float:
     """For one step of one trial, after a first step that traces and warms up; ``seconds`` are spent on it or so."""
-    pack = Pack.fresh(program.cell, trials)
+    pack = Pack.fresh(program.training, trials)
     pack, spent = _timed(program, pack, 1)  # traces, compiles, warms up
     pack, spent = _timed(program, pack, 1)
     steps = min(STRETCH_STEPS, max(1, round(seconds / 4 / spent)))

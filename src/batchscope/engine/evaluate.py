@@ -1,7 +1,7 @@
-"""What a look measures: means of the loss and the metrics over the validation examples, taken part by part.
+"""What an evaluation measures: means of the loss and the metrics over the validation examples, taken part by part.
 
 The examples lie in a random order that is keyed by the study's seed, so the first n of them are a random sample. Parts
-are the same for every pack, program and look: whether all of them are needed changes no bit of a mean.
+are the same for every pack, program and evaluation: whether all of them are needed changes no bit of a mean.
 
 Legend: K trials of a pack, N validation examples, B examples of a part.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from batchscope.engine.sequential import Sample
-from batchscope.engine.training import Cell, losses, shape_of
+from batchscope.engine.training import Training, losses, shape_of
 from batchscope.errors import WorkloadError
 from batchscope.spec.goal import Goal
 from batchscope.spec.workload import Workload
@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 Accumulators = Mapping[str, Any]
 Forward = Callable[[State, Pair, Sequence[Accumulators], int], dict[str, Tensor]]
 
-# Examples in a part. Most looks end in one of the first, so they are small.
+# Examples in a part. Most evaluations end in one of the first, so they are small.
 FIRST_PART, FIRST_PARTS = 64, 2
 
 # On a CPU the activations of a pack should stay near the caches; a GPU wants to be filled.
@@ -38,8 +38,8 @@ LATER_PART_ELSEWHERE = 1024
 # So few examples are taken at once: the calls for parts would cost more than the examples that they might save.
 FEW = 1000
 
-# A look may end once so many times the examples of the last decision are there: what many decisions one after the
-# other add to the chance of a wrong one is bounded for any number of examples.
+# An evaluation may end once so many times the examples of the last decision are there: what many decisions one after
+# the other add to the chance of a wrong one is bounded for any number of examples.
 MORE_EXAMPLES = 1.125
 
 # How many times as large as needed a state may be before the trials that are left are gathered.
@@ -64,10 +64,10 @@ class Part:
     has_loss: bool = True
 
 
-def parts(cell: Cell, examples: Pair | None = None) -> Iterator[Part]:
+def parts(training: Training, examples: Pair | None = None) -> Iterator[Part]:
     """The validation examples, or others, part by part."""
-    examples = cell.loaded.validation if examples is None else examples
-    workload, count = cell.loaded.workload, size_of(examples)
+    examples = training.loaded.validation if examples is None else examples
+    workload, count = training.loaded.workload, size_of(examples)
     if workload.loss_per == "batch":
         size = min(workload.evaluation_batch_size, count)
         for start in range(0, count, size):
@@ -75,7 +75,7 @@ def parts(cell: Cell, examples: Pair | None = None) -> Iterator[Part]:
             yield Part(map_pair(itemgetter(slice(start, end)), examples), end - start, end, end - start == size)
         return
     whole = bool(workload.whole_metrics)
-    for start, end, size in _bounds(count, LATER_PART.get(cell.loaded.device.type, LATER_PART_ELSEWHERE)):
+    for start, end, size in _bounds(count, LATER_PART.get(training.loaded.device.type, LATER_PART_ELSEWHERE)):
         begin = start if whole else end - size
         yield Part(map_pair(itemgetter(slice(begin, end)), examples), end - start, end)
 
@@ -99,15 +99,15 @@ def _bounds(count: int, later: int) -> Iterator[tuple[int, int, int]]:
         yield start, min(start + size, count), max(size, FIRST_PART)
 
 
-def validation_size(cell: Cell) -> int:
+def validation_size(training: Training) -> int:
     """N."""
-    return size_of(cell.loaded.validation)
+    return size_of(training.loaded.validation)
 
 
-def ends_looks_early(cell: Cell) -> bool:
-    """Whether looks may end before all examples: where study and loss let them, and there are not just a few."""
-    averages = cell.loaded.workload.loss_per == "example"
-    return averages and cell.loaded.study.ends_looks_early and validation_size(cell) >= FEW
+def ends_evaluations_early(training: Training) -> bool:
+    """Whether evaluations may end before all examples: where study and loss let them, and there are not just a few."""
+    averages = training.loaded.workload.loss_per == "example"
+    return averages and training.loaded.study.ends_evaluations_early and validation_size(training) >= FEW
 
 
 def per_example(workload: Workload, outputs: Any, targets: Tree) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ def per_example(workload: Workload, outputs: Any, targets: Tree) -> dict[str, Te
 
 def evaluate(
     forward: Forward,
-    cell: Cell,
+    training: Training,
     state: State,
     trials: Sequence[int] | None = None,
     goals: Mapping[int, Sequence[Goal]] | None = None,
@@ -142,7 +142,7 @@ def evaluate(
 
     Args:
         forward: ``Program.evaluate``.
-        cell: Whose examples.
+        training: Whose examples.
         state: Of K trials.
         trials: Those to be evaluated; all if not given.
         goals: For each of them the goals on validation metrics that it is watched for: its evaluation ends once it is
@@ -152,8 +152,8 @@ def evaluate(
     Returns:
         Name to K means, None for a trial whose evaluation ended early; and for each trial the examples that it took.
     """
-    workload, count = cell.loaded.workload, next(iter(state.values())).shape[0]
-    total = validation_size(cell) if examples is None else size_of(examples)
+    workload, count = training.loaded.workload, next(iter(state.values())).shape[0]
+    total = validation_size(training) if examples is None else size_of(examples)
     needed = {name: value for name, value in state.items() if not name.startswith("slot/")}
     held, left = list(range(count)), list(range(count) if trials is None else trials)
     factories = workload.whole_metrics
@@ -162,7 +162,7 @@ def evaluate(
     sums = Sums(count, {goal.metric.removeprefix("validation/") for own in asked.values() for goal in own})
     taken = [0] * count
     own, decided, without_loss = needed, 0, 0
-    for part in parts(cell, examples):
+    for part in parts(training, examples):
         if goals is not None and is_due(part.end - part.fresh, decided):
             decided = part.end - part.fresh
             samples = sums.samples(total)
@@ -171,7 +171,7 @@ def evaluate(
             break
         if SPARE * len(left) < len(held):
             held = left
-            where = torch.tensor(held, device=cell.loaded.device)
+            where = torch.tensor(held, device=training.loaded.device)
             own = {name: value.index_select(0, where) for name, value in needed.items()}
         accumulators = [whole[k] for k in held] if factories else ()
         values = forward(own, part.examples, accumulators, part.end - part.fresh)

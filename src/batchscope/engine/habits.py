@@ -310,7 +310,7 @@ def _first(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _comparable(value: Any, depth: int = 4) -> object:
-    """A form of a value that differs once its contents do, as far down as is worth looking."""
+    """A form of a value that differs once its contents do, as far down as is worth going."""
     if isinstance(value, Tensor):
         return _Same(value, value._version)
     for kinds, content in _CONTENTS:

@@ -14,7 +14,7 @@ from batchscope.engine.habits import habits
 from batchscope.engine.pack import State, kept, slots_of, trained
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_part, seed_step
-from batchscope.engine.training import Cell, Settings, batch_loss, clipped
+from batchscope.engine.training import Settings, Training, batch_loss, clipped
 from batchscope.errors import WorkloadError
 from batchscope.optim.hutchinson import hessian_diagonal_of_graph
 from batchscope.optim.rule import is_dense, laid_out_as
@@ -24,26 +24,26 @@ from batchscope.tensors import Pair, Tree, map_pair, map_tree, with_prefix
 class Loop(Program):
     """One trial at a time, as a user would write it."""
 
-    def __init__(self, cell: Cell, *, channels_last: bool = False) -> None:
+    def __init__(self, training: Training, *, channels_last: bool = False) -> None:
         """Build the module that every trial's state is loaded into.
 
         Args:
-            cell: What is trained.
+            training: What is trained.
             channels_last: Whether images and the weights of their convolutions lie in memory pixel by pixel, which
                 some convolutions are faster with.
 
         Raises:
             WorkloadError: If the layout would change nothing.
         """
-        super().__init__(cell)
-        self._module, self.habits = cell.loaded.module(), habits(cell.loaded)
+        super().__init__(training)
+        self._module, self.habits = training.loaded.module(), habits(training.loaded)
         self._channels_last = channels_last
         if channels_last and not any(parameter.ndim == 4 for parameter in self._module.parameters()):
             raise WorkloadError("the model has no two-dimensional convolution, whose layout could be changed")
         if channels_last:
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         dense = all(is_dense(parameter) for parameter in self._module.parameters())
-        self._in_place = dense and cell.rule.has_kernel(cell.loaded.device)
+        self._in_place = dense and training.rule.has_kernel(training.loaded.device)
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance the trials one after the other."""
@@ -62,20 +62,20 @@ class Loop(Program):
         """Evaluate the trials one after the other."""
         inputs, targets = examples
         rows = []
-        with torch.no_grad(), self.cell.loaded.precision():
+        with torch.no_grad(), self.training.loaded.precision():
             for k, own in enumerate(_each(state)):
                 self._load(own).eval()
                 if self.habits.writes_inputs:  # into what all evaluations share
                     inputs, targets = map_pair(Tensor.clone, examples)
-                seed_part(self.cell, place, python=self.habits.draws)
+                seed_part(self.training, place, python=self.habits.draws)
                 outputs = self._forward(inputs)
-                rows.append(per_example(self.cell.loaded.workload, outputs, targets))
+                rows.append(per_example(self.training.loaded.workload, outputs, targets))
                 for metric in whole[k].values() if whole else ():
                     metric.update(outputs, targets)
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _train_one(self, state: State, hyper: State, rates: Tensor, start: int) -> tuple[State, Tensor]:
-        rule, cell = self.cell.rule, self.cell
+        rule, training = self.training.rule, self.training
         named: dict[str, Tensor] = dict(trained(self._load(state).train()))
         slots = {
             name: {slot: laid_out_as(named[name], value).clone() for slot, value in own.items()}
@@ -85,19 +85,19 @@ class Loop(Program):
         total = torch.zeros((), dtype=torch.float64, device=rates.device)
         for i, rate in enumerate(rates):
             step = start + i
-            clock = torch.tensor([step + 1, cell.timeline.epoch(step)], dtype=torch.float64, device=rates.device)
-            inputs, targets = cell.batch(step)
-            seed_step(cell, step, python=self.habits.draws)
-            with cell.loaded.precision():
-                loss = batch_loss(cell, self._forward(inputs), targets, hyper, clock[1])
+            clock = torch.tensor([step + 1, training.timeline.epoch(step)], dtype=torch.float64, device=rates.device)
+            inputs, targets = training.batch(step)
+            seed_step(training, step, python=self.habits.draws)
+            with training.loaded.precision():
+                loss = batch_loss(training, self._forward(inputs), targets, hyper, clock[1])
             diagonal: dict[str, Tensor] = {}
             if rule.needs_hessian_diagonal:
-                gradients, diagonal = _with_diagonal(loss, named, cell.probes(step, named))
+                gradients, diagonal = _with_diagonal(loss, named, training.probes(step, named))
             else:
                 gradients = _gradients(loss, named)
             with torch.no_grad():
                 total += loss.detach()
-                gradients = clipped(cell, gradients, hyper)
+                gradients = clipped(training, gradients, hyper)
                 if self._in_place:
                     moving = [named[name] for name in gradients]
                     along = list(map(laid_out_as, moving, gradients.values()))

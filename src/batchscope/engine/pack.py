@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from batchscope.engine.training import Cell, Loaded, Settings
+from batchscope.engine.training import Loaded, Settings, Training
 from batchscope.spec.trial import Trial
 from batchscope.tensors import under_prefix, with_prefix
 
@@ -37,9 +37,9 @@ class Pack:
     evaluation_seconds: float = 0.0
 
     @classmethod
-    def fresh(cls, cell: Cell, trials: Sequence[Trial]) -> Pack:
+    def fresh(cls, training: Training, trials: Sequence[Trial]) -> Pack:
         """Trials before their first step: every trial's initial values come from its own seed."""
-        states = [initial_state(cell, trial) for trial in trials]
+        states = [initial_state(training, trial) for trial in trials]
         return cls(tuple(trials), {name: torch.stack([state[name] for state in states]) for name in states[0]})
 
     def only(self, members: Sequence[int]) -> Pack:
@@ -82,14 +82,14 @@ def _identity(trial: Trial, context: str) -> int:
     return int(trial.id(context), 16) >> 1  # an int64 has 63 bits beside its sign
 
 
-def initial_state(cell: Cell, trial: Trial) -> State:
+def initial_state(training: Training, trial: Trial) -> State:
     """The state of one trial before its first step."""
-    module = cell.loaded.module(trial.seed)
+    module = training.loaded.module(trial.seed)
     state: State = {}
     for name, parameter in trained(module).items():
         value = parameter.detach()
         state[f"parameter/{name}"] = value
-        state |= {f"slot/{slot}/{name}": tensor for slot, tensor in cell.rule.init(value).items()}
+        state |= {f"slot/{slot}/{name}": tensor for slot, tensor in training.rule.init(value).items()}
     return state | with_prefix("buffer", {name: buffer.detach() for name, buffer in kept(module).items()})
 
 
@@ -104,11 +104,11 @@ def kept(module: nn.Module) -> dict[str, Tensor]:
     return frozen | dict(module.named_buffers())
 
 
-def to_evaluate(cell: Cell, settings: Settings, state: State) -> State:
+def to_evaluate(training: Training, settings: Settings, state: State) -> State:
     """The state with the parameters that the model is evaluated with, where a rule trains it at others."""
     slots, found = slots_of(state), dict(state)
     for name, stacked in under_prefix("parameter", state).items():
-        place = cell.rule.of(stacked[0]).evaluation
+        place = training.rule.of(stacked[0]).evaluation
         if place is not None:
             found[f"parameter/{name}"] = torch.func.vmap(place)(stacked, slots[name], settings.hyper)
     return found

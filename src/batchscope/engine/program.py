@@ -13,7 +13,7 @@ from torch import Tensor
 
 from batchscope.engine.evaluate import Accumulators, evaluate, validation_size
 from batchscope.engine.pack import Pack, State, to_evaluate
-from batchscope.engine.training import Cell, Settings
+from batchscope.engine.training import Settings, Training
 from batchscope.engine.watch import Standing, Watch
 from batchscope.spec.goal import TEST, Goal
 from batchscope.spec.trial import Trial
@@ -21,17 +21,17 @@ from batchscope.tensors import Pair
 
 
 @dataclass(frozen=True)
-class Looks:
+class Measurements:
     """Measurements of K trials at some steps.
 
     Attributes:
-        steps: The looks, ascending.
-        examples: Seen at each look.
-        epochs: Seen at each look.
-        metrics: Name to a row for each look, of K values; None for what was not measured, because the look ended early
-            or the trial is over.
-        seconds: Training seconds of one trial up to each look.
-        ends: For a trial that is over, diverged or beyond all its goals, its last look.
+        steps: The evaluations, ascending.
+        examples: Seen at each evaluation.
+        epochs: Seen at each evaluation.
+        metrics: Name to a row for each evaluation, of K values; None for what was not measured, because the evaluation
+            ended early or the trial is over.
+        seconds: Training seconds of one trial up to each evaluation.
+        ends: For a trial that is over, diverged or beyond all its goals, its last evaluation.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class Crossing:
-    """A trial at the look at which it first was beyond some goals."""
+    """A trial at the evaluation at which it first was beyond some goals."""
 
     trial: Trial
     step: int
@@ -53,14 +53,14 @@ class Crossing:
 
 
 class Program(ABC):
-    """Trains and evaluates packs of one cell.
+    """Trains and evaluates packs of one training.
 
     A program may cache whatever it compiled or traced; what it computes depends on its arguments only.
     """
 
-    def __init__(self, cell: Cell) -> None:
-        """Prepare for a cell; nothing is computed yet."""
-        self.cell = cell
+    def __init__(self, training: Training) -> None:
+        """Prepare for a training; nothing is computed yet."""
+        self.training = training
 
     @abstractmethod
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
@@ -89,33 +89,33 @@ def advance(
     program: Program,
     pack: Pack,
     until: int,
-    looks: Sequence[int],
+    evaluations: Sequence[int],
     *,
     watch: Watch = Watch(),  # noqa: B008 - frozen
     interrupted: Callable[[], bool] = lambda: False,
     crossed: Callable[[Crossing], None] = lambda crossing: None,
-) -> tuple[Pack, Looks] | None:
-    """Train a pack until a step and measure it at every look on the way: a pure function of its arguments.
+) -> tuple[Pack, Measurements] | None:
+    """Train a pack until a step and measure it at every evaluation on the way: a pure function of its arguments.
 
     Args:
         program: How.
         pack: From where.
         until: The step to stop at.
-        looks: Steps in (pack.step, until] at which the trials are evaluated; none to train only.
-        watch: What the looks are for.
-        interrupted: Asked at every look; once it says so, nothing is returned.
+        evaluations: Steps in (pack.step, until] at which the trials are evaluated; none to train only.
+        watch: What the evaluations are for.
+        interrupted: Asked at every evaluation; once it says so, nothing is returned.
         crossed: Told of every trial that reaches a goal, where it does.
 
     Returns:
-        The pack at ``until``, or at the look at which its last trial was over, and its measurements; None if
+        The pack at ``until``, or at the evaluation at which its last trial was over, and its measurements; None if
         interrupted.
     """
-    cell, settings = program.cell, Settings.of(program.cell, pack.trials)
+    training, settings = program.training, Settings.of(program.training, pack.trials)
     standing = Standing(watch, len(pack.trials))
-    result = Looks(ends=standing.ends)
-    losses = torch.zeros(len(pack.trials), dtype=torch.float64, device=cell.loaded.device)
+    result = Measurements(ends=standing.ends)
+    losses = torch.zeros(len(pack.trials), dtype=torch.float64, device=training.loaded.device)
     since = pack.step
-    for target in sorted({*looks, until}):
+    for target in sorted({*evaluations, until}):
         if interrupted():
             return None
         started = time.perf_counter()
@@ -124,11 +124,11 @@ def advance(
         trained = _clock(losses)
         seconds = (trained - started) / len(pack.trials)
         pack = replace(pack, state=state, step=target, train_seconds=pack.train_seconds + seconds)
-        if target in looks:
-            seen = replace(pack, state=to_evaluate(cell, settings, state))
-            values = _look(program, seen, standing, watch, (losses / (target - since)).tolist())
+        if target in evaluations:
+            seen = replace(pack, state=to_evaluate(training, settings, state))
+            values = _evaluation(program, seen, standing, watch, (losses / (target - since)).tolist())
             crossings = standing.note(target, values)
-            _record(result, cell, pack, values | _tested(program, seen, sorted(crossings)))
+            _record(result, training, pack, values | _tested(program, seen, sorted(crossings)))
             for k, goals in crossings.items():
                 own = {name: value[k] for name, value in seen.state.items()}
                 crossed(Crossing(pack.trials[k], target, frozenset(goals), own))
@@ -140,28 +140,28 @@ def advance(
     return pack, result
 
 
-def _look(
+def _evaluation(
     program: Program, pack: Pack, standing: Standing, watch: Watch, losses: list[float]
 ) -> dict[str, list[float | None]]:
     """Name to a value for every trial, at the step where a pack stands."""
-    alive, cell = standing.alive, program.cell
+    alive, training = standing.alive, program.training
     early = watch.full is not None and pack.step not in watch.full
     goals = {k: standing.open(k) for k in alive} if early else None
-    values, taken = evaluate(program.evaluate, cell, pack.state, alive, goals)
+    values, taken = evaluate(program.evaluate, training, pack.state, alive, goals)
     measured = {f"validation/{name}": value for name, value in values.items()}
     trained = {"train/loss": [loss if k not in standing.ends else None for k, loss in enumerate(losses)]}
-    return trained | measured | standing.decided(taken, validation_size(cell))
+    return trained | measured | standing.decided(taken, validation_size(training))
 
 
 def _tested(program: Program, pack: Pack, trials: Sequence[int]) -> dict[str, list[float | None]]:
     """What the test examples say of some trials; nobody decides by it."""
-    workload, test = program.cell.loaded.workload, program.cell.loaded.test
+    workload, test = program.training.loaded.workload, program.training.loaded.test
     if test is None:
         return {}
     names = ("loss", *workload.metrics)
     values: Mapping[str, list[float | None]] = dict.fromkeys(names, [None] * len(pack.trials))
     if trials:
-        values, _ = evaluate(program.evaluate, program.cell, pack.state, trials, examples=test)
+        values, _ = evaluate(program.evaluate, program.training, pack.state, trials, examples=test)
     return {f"{TEST}{name}": values[name] for name in names}
 
 
@@ -172,19 +172,23 @@ def _clock(computed: Tensor) -> float:
     return time.perf_counter()
 
 
-def _record(looks: Looks, cell: Cell, pack: Pack, values: Mapping[str, list[float | None]]) -> None:
-    looks.steps.append(pack.step)
-    looks.examples.append(cell.timeline.examples(pack.step))
-    looks.epochs.append(cell.timeline.epoch(pack.step))
-    looks.seconds.append(pack.train_seconds)
+def _record(
+    evaluations: Measurements, training: Training, pack: Pack, values: Mapping[str, list[float | None]]
+) -> None:
+    evaluations.steps.append(pack.step)
+    evaluations.examples.append(training.timeline.examples(pack.step))
+    evaluations.epochs.append(training.timeline.epoch(pack.step))
+    evaluations.seconds.append(pack.train_seconds)
     for name, value in values.items():
-        looks.metrics.setdefault(name, []).append(value)
+        evaluations.metrics.setdefault(name, []).append(value)
 
 
-def diverged_at(looks: Looks, k: int) -> int | None:
-    """The first look at which anything measured of trial ``k`` is not finite; what was not measured is not that."""
-    for row, step in enumerate(looks.steps):
-        rows = (values[row] for name, values in looks.metrics.items() if not name.startswith(TEST))
+def diverged_at(evaluations: Measurements, k: int) -> int | None:
+    """The first evaluation at which anything measured of trial ``k`` is not finite; what was not measured is not
+    that.
+    """
+    for row, step in enumerate(evaluations.steps):
+        rows = (values[row] for name, values in evaluations.metrics.items() if not name.startswith(TEST))
         seen = [value for values in rows if (value := values[k]) is not None]
         if not all(map(math.isfinite, seen)):
             return step

@@ -25,7 +25,7 @@ from batchscope.engine.evaluate import Part, parts
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Program
-from batchscope.engine.training import Cell, Settings
+from batchscope.engine.training import Settings, Training
 from batchscope.errors import WorkloadError
 from batchscope.seeds import torch_generator
 from batchscope.spec.trial import Trial
@@ -44,18 +44,18 @@ Range = tuple[int, int]
 class Reference:
     """What the loop makes of some trials at a batch size, computed once for all programs that are compared to it."""
 
-    def __init__(self, cell: Cell, trials: Sequence[Trial]) -> None:
+    def __init__(self, training: Training, trials: Sequence[Trial]) -> None:
         """Nothing is computed yet; ``trials`` are as many as the largest pack has."""
-        self.cell, self.trials, self.loop = cell, tuple(trials), Loop(cell)
-        bits = torch.bfloat16 if cell.loaded.study.engine.dtype == "bfloat16" else cell.loaded.dtype
-        self._precision, self._stored = torch.finfo(bits).eps, torch.finfo(cell.loaded.dtype).eps
+        self.training, self.trials, self.loop = training, tuple(trials), Loop(training)
+        bits = torch.bfloat16 if training.loaded.study.engine.dtype == "bfloat16" else training.loaded.dtype
+        self._precision, self._stored = torch.finfo(bits).eps, torch.finfo(training.loaded.dtype).eps
         self._steps: dict[tuple[int, Range, bool], tuple[State, State, Tensor]] = {}
         self._values: dict[tuple[int, int, bool], dict[str, Tensor]] = {}
 
     @cached_property
     def ranges(self) -> list[Range]:
         """Steps that are compared: the first, two at once, and the first one of every other size of a batch."""
-        timeline, last = self.cell.timeline, self.cell.timeline.last
+        timeline, last = self.training.timeline, self.training.timeline.last
         ranges = [(0, 1), *([(1, min(3, last))] if last > 1 else [])]
         known = {timeline.examples(1)}
         for phase in timeline.batches.phases if timeline.batches else ():
@@ -68,7 +68,7 @@ class Reference:
     def parts(self) -> list[Part]:
         """One part of the validation examples of every size that there is."""
         found: dict[int, Part] = {}
-        for part in parts(self.cell):
+        for part in parts(self.training):
             found.setdefault(int(next(leaves(part.examples)).shape[0]), part)
         return list(found.values())
 
@@ -77,14 +77,14 @@ class Reference:
         if (trial, steps, moved) not in self._steps:
             before = self.before(trial, steps)
             before = self._move(before) if moved else before
-            settings = Settings.of(self.cell, self.trials[trial : trial + 1])
+            settings = Settings.of(self.training, self.trials[trial : trial + 1])
             self._steps[trial, steps, moved] = before, *self.loop.train(before, settings, *steps)
         return self._steps[trial, steps, moved]
 
     def before(self, trial: int, steps: Range) -> State:
         """One trial's state that some steps begin from: the loop's own, a few steps into the training."""
         if steps[0] == 0:
-            return Pack.fresh(self.cell, self.trials[trial : trial + 1]).state
+            return Pack.fresh(self.training, self.trials[trial : trial + 1]).state
         known = self.ranges[:2]
         return self.after(trial, known[0] if steps == known[1] else known[-1])[1]
 
@@ -169,16 +169,16 @@ def qualify(program: Program, reference: Reference, count: int, fewest: int = 1)
     Whatever the user's code raises under the program is raised here too.
 
     Args:
-        program: Of the reference's cell.
+        program: Of the reference's training.
         reference: What it is compared with.
         count: Trials to a pack, no more than the reference has.
         fewest: Trials that are left in a pack when most have ended.
 
     A program whose numbers are not the loop's is a ``WorkloadError``.
     """
-    cell, trials = program.cell, reference.trials[:count]
-    settings, compared = Settings.of(cell, trials), sorted({0, count - 1})
-    state = Pack.fresh(cell, trials).state
+    training, trials = program.training, reference.trials[:count]
+    settings, compared = Settings.of(training, trials), sorted({0, count - 1})
+    state = Pack.fresh(training, trials).state
     start, *others = reference.ranges
     for steps in (start, *others[:1]):
         state, sums = program.train(state, settings, *steps)
@@ -197,9 +197,9 @@ def qualify(program: Program, reference: Reference, count: int, fewest: int = 1)
         for trial in compared:
             reference.check_steps(trial, steps, _row(found, trial), sums[trial])
     if fewest < count:
-        steps = (3, 4) if cell.timeline.last > 3 else (0, 1)
-        full = state if steps[0] else Pack.fresh(cell, trials).state
-        first, few = {name: value[:fewest] for name, value in full.items()}, Settings.of(cell, trials[:fewest])
+        steps = (3, 4) if training.timeline.last > 3 else (0, 1)
+        full = state if steps[0] else Pack.fresh(training, trials).state
+        first, few = {name: value[:fewest] for name, value in full.items()}, Settings.of(training, trials[:fewest])
         found, sums = program.train(first, few, *steps)
         reference.check_steps(0, steps, _row(found, 0), sums[0])
 

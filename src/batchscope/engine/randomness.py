@@ -7,22 +7,24 @@ from contextlib import contextmanager
 
 import torch
 
-from batchscope.engine.training import Cell
+from batchscope.engine.training import Training
 from batchscope.seeds import keeping_python, key, seed_python
 
 
-def seed_step(cell: Cell, step: int, *, python: bool = False) -> None:
-    """Seed the global generators for one step: torch's of the cell's device, and Python's and numpy's where asked."""
-    _seed(cell, key(cell.loaded.study.seed, "step", cell.replicate, step), python)
+def seed_step(training: Training, step: int, *, python: bool = False) -> None:
+    """Seed the global generators for one step: torch's of the training's device, and Python's and numpy's where
+    asked.
+    """
+    _seed(training, key(training.loaded.study.seed, "step", training.replicate, step), python)
 
 
-def seed_part(cell: Cell, place: int, *, python: bool = False) -> None:
+def seed_part(training: Training, place: int, *, python: bool = False) -> None:
     """Seed them for the evaluation of the validation examples from a place on."""
-    _seed(cell, key(cell.loaded.study.seed, "evaluation", place), python)
+    _seed(training, key(training.loaded.study.seed, "evaluation", place), python)
 
 
-def _seed(cell: Cell, seed: int, python: bool) -> None:
-    device = cell.loaded.device
+def _seed(training: Training, seed: int, python: bool) -> None:
+    device = training.loaded.device
     if python:
         seed_python(seed)
     if device.type == "cuda":

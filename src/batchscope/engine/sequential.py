@@ -1,9 +1,10 @@
-"""When a look may end early: sequential analysis (Wald 1945) of one question, whether a mean is beyond a goal.
+"""When an evaluation may end early: sequential analysis (Wald 1945) of one question, whether a mean is beyond a goal.
 
 The first n of N validation examples are a random sample without replacement. After each part of them a trial is out of
 reach if their mean is on the wrong side of the goal by more than ``STANDARD_ERRORS``. What that costs in certainty is
-less than one wrong rejection in 10^3 looks that were just beyond the goal (tests/engine/test_sequential.py); what it
-saves is nearly every example of a trial that is far away. Nothing is estimated: a mean that is recorded is over all N.
+less than one wrong rejection in 10^3 evaluations that were just beyond the goal (tests/engine/test_sequential.py); what
+it saves is nearly every example of a trial that is far away. Nothing is estimated: a mean that is recorded is over all
+N.
 
 1. A metric that is 0 or 1 (an error, a hit) has k hits in the sample, and would need N p in all to be at the goal p.
    The statistic is the signed root of twice -log P(k), hypergeometric, by Stirling's formula:

@@ -1,4 +1,4 @@
-"""One trial's step and look as functions of tensors, which graphs are traced from."""
+"""One trial's step and evaluation as functions of tensors, which graphs are traced from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from batchscope.engine.graphs import Graph, captured_in_place, traced
 from batchscope.engine.habits import habits
 from batchscope.engine.pack import State
 from batchscope.engine.program import Program
-from batchscope.engine.training import Cell, batch_loss, clipped
+from batchscope.engine.training import Training, batch_loss, clipped
 from batchscope.errors import WorkloadError
 from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
 from batchscope.tensors import Tree, leaves
@@ -32,11 +32,11 @@ class Traced(Program):
     updated in place; else the update is part of the graph. As machine code, or a CUDA graph, the whole step is one.
     """
 
-    def __init__(self, cell: Cell, *, in_place: InPlace | None = None) -> None:
+    def __init__(self, training: Training, *, in_place: InPlace | None = None) -> None:
         """Build the module whose structure is called with the trials' values.
 
         Args:
-            cell: What is trained.
+            training: What is trained.
             in_place: What makes one piece of a whole step, ``compiled_in_place`` or ``captured_in_place``; None runs
                 the graph operation by operation.
 
@@ -44,16 +44,16 @@ class Traced(Program):
             WorkloadError: If the workload needs the loop, or its code does what no graph can hold; or if the device is
                 wrong.
         """
-        super().__init__(cell)
-        if reason := cell.loaded.workload.needs_loop:
+        super().__init__(training)
+        if reason := training.loaded.workload.needs_loop:
             raise WorkloadError(f"{reason}, which needs engine.program: loop")
-        if unfit := habits(cell.loaded).unfit:
+        if unfit := habits(training.loaded).unfit:
             raise WorkloadError(unfit)
-        self._module = cell.loaded.module()
-        if in_place is captured_in_place and cell.loaded.device.type != "cuda":
+        self._module = training.loaded.module()
+        if in_place is captured_in_place and training.loaded.device.type != "cuda":
             raise WorkloadError("captured needs a CUDA device; write engine.program: vmap, or compiled")
         self._in_place = in_place
-        self._kernel = in_place is None and cell.rule.has_kernel(cell.loaded.device)
+        self._kernel = in_place is None and training.rule.has_kernel(training.loaded.device)
         self._graphs: dict[tuple[object, ...], Graph] = {}
 
     def _set_training(self, mode: bool) -> None:
@@ -62,8 +62,8 @@ class Traced(Program):
 
     def _clocks(self, steps: Sequence[int]) -> Tensor:
         """(T, 2) in float64: updates counted from 1, and epochs seen before."""
-        rows = [[step + 1, self.cell.timeline.epoch(step)] for step in steps]
-        return torch.tensor(rows, dtype=torch.float64).to(self.cell.loaded.device)
+        rows = [[step + 1, self.training.timeline.epoch(step)] for step in steps]
+        return torch.tensor(rows, dtype=torch.float64).to(self.training.loaded.device)
 
     def _loss(self, buffers: State, hyper: State, clock: Tensor, inputs: Tree, targets: Tree) -> Objective:
         """The loss of one trial as a function of its parameters, with the loss and the new buffers beside it."""
@@ -71,9 +71,9 @@ class Traced(Program):
         def objective(parameters: State) -> tuple[Tensor, tuple[Tensor, State]]:
             # Buffers that the module changes in place must belong to the transform that differentiates.
             changed = {name: value.clone() for name, value in buffers.items()}
-            with self.cell.loaded.precision():
+            with self.training.loaded.precision():
                 outputs = functional_call(self._module, (parameters, changed), *arguments(self._module, inputs))
-                loss = batch_loss(self.cell, outputs, targets, hyper, clock[1])
+                loss = batch_loss(self.training, outputs, targets, hyper, clock[1])
             return loss, (loss, changed)
 
         return objective
@@ -84,7 +84,7 @@ class Traced(Program):
         """Gradients, new buffers and loss of one trial."""
         objective = self._loss(buffers, hyper, clock, inputs, targets)
         gradients, (loss, buffers) = grad(objective, has_aux=True)(parameters)
-        return clipped(self.cell, gradients, hyper), buffers, loss
+        return clipped(self.training, gradients, hyper), buffers, loss
 
     def _step(
         self,
@@ -98,14 +98,14 @@ class Traced(Program):
         probes: State,
     ) -> tuple[State, State, dict[str, State], Tensor]:
         """One step of one trial."""
-        rule = self.cell.rule
+        rule = self.training.rule
         differentiate = grad(self._loss(buffers, hyper, clock, inputs, targets), has_aux=True)
         diagonal: State = {}
         if rule.needs_hessian_diagonal:
             gradients, diagonal, (loss, buffers) = gradient_and_hessian_diagonal(differentiate, parameters, probes)
         else:
             gradients, (loss, buffers) = differentiate(parameters)
-        gradients = clipped(self.cell, gradients, hyper)
+        gradients = clipped(self.training, gradients, hyper)
         moved, kept = {}, {}
         for name, value in parameters.items():
             curvature = (diagonal[name],) if diagonal else ()
@@ -114,9 +114,9 @@ class Traced(Program):
         return moved, buffers, kept, loss
 
     def _measure(self, parameters: State, buffers: State, inputs: Tree, targets: Tree) -> dict[str, Tensor]:
-        with self.cell.loaded.precision():
+        with self.training.loaded.precision():
             outputs = functional_call(self._module, (parameters, buffers), *arguments(self._module, inputs))
-            return per_example(self.cell.loaded.workload, outputs, targets)
+            return per_example(self.training.loaded.workload, outputs, targets)
 
     def _graph(
         self,

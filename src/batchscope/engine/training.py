@@ -111,7 +111,7 @@ def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) 
 
 
 @dataclass(frozen=True)
-class Cell:
+class Training:
     """One batch size of a study: what its trials share.
 
     Attributes:
@@ -182,28 +182,30 @@ class Settings:
     searched: dict[str, Tensor]
 
     @classmethod
-    def of(cls, cell: Cell, trials: tuple[Trial, ...]) -> Settings:
+    def of(cls, training: Training, trials: tuple[Trial, ...]) -> Settings:
         """Read the trials' points."""
-        algorithm = cell.loaded.algorithm
+        algorithm = training.loaded.algorithm
 
         def column(values: Iterable[float | str], dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.tensor([float(value) for value in values], dtype=dtype, device=cell.loaded.device)
+            return torch.tensor([float(value) for value in values], dtype=dtype, device=training.loaded.device)
 
         def own(name: str, default: float) -> Tensor:
-            return column((trial.hyperparameters.get(name, default) for trial in trials), cell.loaded.dtype)
+            return column((trial.hyperparameters.get(name, default) for trial in trials), training.loaded.dtype)
 
         points = [algorithm.hyperparameters(trial.hyperparameters) for trial in trials]
-        scaled = cell.timeline.scaled({name: column(point[name] for point in points) for name in points[0]})
+        scaled = training.timeline.scaled({name: column(point[name] for point in points) for name in points[0]})
         small = algorithm.discard_small_loss
         return cls(
-            timeline=cell.timeline,
-            hyper={name: value.to(cell.loaded.dtype) for name, value in scaled.items()}
+            timeline=training.timeline,
+            hyper={name: value.to(training.loaded.dtype) for name, value in scaled.items()}
             | {
                 "label_smoothing": own("label_smoothing", algorithm.label_smoothing),
                 "discard_fraction": own("discard_fraction", small.fraction if small else 0.0),
             }
-            | {name: own(name, getattr(algorithm, name) or 0.0) for name in OPTIONAL if cell.uses(name)},
-            searched={name: column(trial.hyperparameters[name] for trial in trials) for name in cell.timeline.searched},
+            | {name: own(name, getattr(algorithm, name) or 0.0) for name in OPTIONAL if training.uses(name)},
+            searched={
+                name: column(trial.hyperparameters[name] for trial in trials) for name in training.timeline.searched
+            },
         )
 
     def learning_rates(self, start: int, until: int) -> Tensor:
@@ -213,12 +215,12 @@ class Settings:
         return (base * factors).to(base.dtype)
 
 
-def clipped(cell: Cell, gradients: dict[str, Tensor], hyper: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def clipped(training: Training, gradients: dict[str, Tensor], hyper: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Gradients times min(1, limit / (norm + 1e-6)), as ``torch.nn.utils.clip_grad_norm_``; as given without a limit.
 
     The norm is over all parameters. ``hyper`` has the limit, ``clip_gradient_norm``, 0-dim.
     """
-    if not cell.uses("clip_gradient_norm") or not gradients:
+    if not training.uses("clip_gradient_norm") or not gradients:
         return gradients
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients.values()]))
     factor = (hyper["clip_gradient_norm"] / (norm + 1e-6)).clamp(max=1.0)
@@ -255,14 +257,14 @@ def shape_of(value: Any) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
-def batch_loss(cell: Cell, outputs: Any, targets: Tree, hyper: Mapping[str, Tensor], epoch: Tensor) -> Tensor:
+def batch_loss(training: Training, outputs: Any, targets: Tree, hyper: Mapping[str, Tensor], epoch: Tensor) -> Tensor:
     """The loss of a batch, a 0-dim tensor: the mean over its examples, smoothed and thinned as the study asks.
 
     With smoothing s the loss is (1 - s) loss(outputs, targets) + s mean over classes c of loss(outputs, c), which for
     the cross entropy is the loss against the smoothed target (Szegedy et al. 2016, section 7).
 
     Args:
-        cell: Whose loss.
+        training: Whose loss.
         outputs: What the model returned.
         targets: (B,) classes where there is smoothing.
         hyper: ``label_smoothing`` and ``discard_fraction``, 0-dim.
@@ -270,15 +272,15 @@ def batch_loss(cell: Cell, outputs: Any, targets: Tree, hyper: Mapping[str, Tens
 
     A loss of another shape than the workload says is a ``WorkloadError``.
     """
-    loss, found = cell.loaded.workload.loss, losses(cell.loaded.workload, outputs, targets)
-    if cell.loaded.workload.loss_per == "batch":
+    loss, found = training.loaded.workload.loss, losses(training.loaded.workload, outputs, targets)
+    if training.loaded.workload.loss_per == "batch":
         return found
-    if cell.smooths:
+    if training.smooths:
         assert isinstance(targets, Tensor)
         smoothing = hyper["label_smoothing"]
         spread = [loss(outputs, torch.full_like(targets, c)) for c in range(outputs.shape[-1])]
         found = (1 - smoothing) * found + smoothing * torch.stack(spread).mean(0)
-    small = cell.loaded.algorithm.discard_small_loss
+    small = training.loaded.algorithm.discard_small_loss
     if small is not None:
         return SmallLossDiscard(hyper["discard_fraction"], small.epochs or math.inf).mean(found, epoch)
     return found.mean()

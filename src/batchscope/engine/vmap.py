@@ -17,7 +17,7 @@ from batchscope.engine.graphs import Graph, tensors
 from batchscope.engine.pack import State, slots_of
 from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.traced import InPlace, Traced
-from batchscope.engine.training import Cell, Settings
+from batchscope.engine.training import Settings, Training
 from batchscope.optim import Rule
 from batchscope.optim.rule import laid_out_as
 from batchscope.tensors import Pair, under_prefix
@@ -35,9 +35,9 @@ SPARE = 1.5
 class Vmap(Traced):
     """All trials of a pack at once."""
 
-    def __init__(self, cell: Cell, *, in_place: InPlace | None = None) -> None:
+    def __init__(self, training: Training, *, in_place: InPlace | None = None) -> None:
         """Nothing is traced yet; arguments and errors are those of ``Traced``."""
-        super().__init__(cell, in_place=in_place)
+        super().__init__(training, in_place=in_place)
         self._gradients_of_each = of_each(self._gradients, 3, 3)
         self._step_of_each = of_each(self._step, 4, 4)
         self._measure_of_each = of_each(self._measure, 2, 2)
@@ -46,7 +46,7 @@ class Vmap(Traced):
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance all trials at once, step by step."""
-        cell, rule = self.cell, self.cell.rule
+        training, rule = self.training, self.training.rule
         least, spare = (SMALLEST_IN_PLACE, SPARE_IN_PLACE) if self._in_place else (1, SPARE)
         count, fill = self._fill(state, self._filled_size(state, least, spare))
         state, rates = fill(state), fill({"": settings.learning_rates(start, until).T})[""].T.contiguous()
@@ -64,18 +64,27 @@ class Vmap(Traced):
         self._set_training(True)
         with torch.no_grad():
             for i, step in enumerate(steps):
-                inputs, targets = cell.batch(step)
+                inputs, targets = training.batch(step)
                 hyper = {**settled, "learning_rate": rates[i]}
                 if members:
                     differentiated = (parameters, buffers, hyper, clocks[i], inputs, targets)
                     graph = self._graph("gradients", self._gradients_of_each, differentiated)
-                    seed_step(cell, step)
+                    seed_step(training, step)
                     gradients, buffers, loss = graph(*differentiated)
                     members.update(i, step + 1, gradients)
                 else:
-                    arguments = (parameters, buffers, slots, hyper, clocks[i], inputs, targets, cell.probes(step, one))
+                    arguments = (
+                        parameters,
+                        buffers,
+                        slots,
+                        hyper,
+                        clocks[i],
+                        inputs,
+                        targets,
+                        training.probes(step, one),
+                    )
                     graph = self._graph("train", self._step_of_each, arguments)
-                    seed_step(cell, step)
+                    seed_step(training, step)
                     if self._in_place:
                         (loss,) = graph(*tensors(arguments))
                     else:
@@ -96,8 +105,8 @@ class Vmap(Traced):
         arguments = (under_prefix("parameter", state), under_prefix("buffer", state), inputs, targets)
         self._set_training(False)
         with torch.no_grad():
-            graph = self._graph("evaluate", self._measure_of_each, arguments, self.cell.loaded.graphs)
-            seed_part(self.cell, place)
+            graph = self._graph("evaluate", self._measure_of_each, arguments, self.training.loaded.graphs)
+            seed_part(self.training, place)
             found: State = graph(*arguments)
         return {name: values[:trials] for name, values in found.items()}
 
@@ -122,7 +131,7 @@ class Vmap(Traced):
         count = next(iter(state.values())).shape[0]
         if size == count:
             return count, lambda values: values
-        where = torch.arange(size, device=self.cell.loaded.device).clamp_max(count - 1)
+        where = torch.arange(size, device=self.training.loaded.device).clamp_max(count - 1)
         return count, lambda values: {name: value.index_select(0, where) for name, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""What the looks of a unit are for: which goals are open for each trial, and when a trial is over."""
+"""What the evaluations of a unit are for: which goals are open for each trial, and when a trial is over."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Watch:
     Attributes:
         goals: A trial is over once it has reached all of them, if anything but divergence ends it.
         reached: For each trial the goals that it had reached before, as bits in the order of ``goals``.
-        full: Looks at which everything is evaluated; None for all of them. At others a look ends early for a trial
-            that is out of reach of its open goals.
+        full: Evaluations at which everything is evaluated; None for all of them. At others an evaluation ends early for
+            a trial that is out of reach of its open goals.
         ends: Whether a trial that has reached all goals is over.
     """
 
@@ -30,7 +30,7 @@ class Watch:
 
     @property
     def bounds(self) -> tuple[str, ...]:
-        """The columns for what looks that ended early have found."""
+        """The columns for what evaluations that ended early have found."""
         if self.full is None:
             return ()
         return tuple(dict.fromkeys(goal.bound for goal in self.goals if goal.is_validated))
@@ -40,10 +40,10 @@ class Standing:
     """How K trials stand while a unit is computed.
 
     A goal is open until it is reached. The hardest goal of each metric stays open, so that a study can be extended by
-    harder ones: no look that was beyond such a goal has ended early.
+    harder ones: no evaluation that was beyond such a goal has ended early.
 
     Attributes:
-        ends: For a trial that is over, its last look.
+        ends: For a trial that is over, its last evaluation.
     """
 
     def __init__(self, watch: Watch, trials: int) -> None:
@@ -69,7 +69,7 @@ class Standing:
         return [goal for goal in self._watch.goals if goal.is_validated and goal not in reached]
 
     def decided(self, examples: Sequence[int], total: int) -> dict[str, list[float | None]]:
-        """What looks that ended early say: how many examples they took, and which bounds they found.
+        """What evaluations that ended early say: how many examples they took, and which bounds they found.
 
         Args:
             examples: For each trial, how many were evaluated.
@@ -88,7 +88,7 @@ class Standing:
         return {EXAMPLES: taken, **found}
 
     def note(self, step: int, values: Mapping[str, Row]) -> dict[int, set[Goal]]:
-        """Take what was measured at a look; the goals that trials have reached there, and not before."""
+        """Take what was measured at an evaluation; the goals that trials have reached there, and not before."""
         goals, crossed = self._watch.goals, dict[int, set[Goal]]()
         for k in self.alive:
             seen = {name: value for name, row in values.items() if (value := row[k]) is not None}

@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import torch
 
 from batchscope import workloads
-from batchscope.engine.choice import Choice
+from batchscope.engine.choice import ProgramChoice
 from batchscope.engine.training import Loaded
 from batchscope.errors import BatchscopeError, ExecutionError
 from batchscope.executors import starting
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import Checkpoints, Result, Skipped, Worker
-from batchscope.plan.race import Heat, Unit
+from batchscope.plan.race import SearchRound, Unit
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
@@ -35,7 +35,7 @@ MOST_DEATHS = 3
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerSetup:
     """What a worker needs to begin.
 
     Attributes:
@@ -83,7 +83,7 @@ class Running:
     """The task of computing a unit."""
 
     unit: Unit
-    choice: Choice
+    choice: ProgramChoice
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Forgetting:
 
 
 Task = Choosing | Running | Forgetting
-Reply = Choice | Skipped | Result | None
+Reply = ProgramChoice | Skipped | Result | None
 Done = tuple[Task, Reply]
 
 
@@ -117,7 +117,7 @@ class Executor(Protocol):
 class Inline:
     """One worker in this process: for notebooks, debuggers, and workloads that no other process can build."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: WorkerSetup) -> None:
         """Load the workload."""
         self._workload = setup.study.workload
         with workloads.explained(self._workload):
@@ -154,12 +154,12 @@ class Inline:
 class Processes:
     """Workers in processes of their own; a group of trials stays with the worker that has its state in memory."""
 
-    def __init__(self, setup: Setup, workers: int) -> None:
+    def __init__(self, setup: WorkerSetup, workers: int) -> None:
         """Start the workers; they import and load beside each other."""
         self._context = starting.context()
         self._setup = setup
-        self._desks = [_Desk(*self._start()) for _ in range(workers)]
-        self._place: dict[tuple[Heat, int], _Desk] = {}
+        self._handles = [_WorkerHandle(*self._start()) for _ in range(workers)]
+        self._place: dict[tuple[SearchRound, int], _WorkerHandle] = {}
 
     def submit(self, task: Task) -> None:
         """Queue a task at the worker that holds its group, else at the one with the fewest groups of its batch size.
@@ -167,16 +167,16 @@ class Processes:
         The last batch size must keep all workers busy to its end.
         """
         if isinstance(task, Forgetting):
-            for desk in self._desks:
-                self._queue(desk, task)
+            for handle in self._handles:
+                self._queue(handle, task)
             return
         if isinstance(task, Choosing):
-            self._queue(min(self._desks, key=_Desk.load), task)
+            self._queue(min(self._handles, key=_WorkerHandle.load), task)
             return
-        group = task.unit.heat, task.unit.group
+        group = task.unit.search_round, task.unit.group
         if group not in self._place:
-            batch_size = task.unit.heat.batch_size
-            self._place[group] = min(self._desks, key=lambda desk: (desk.groups[batch_size], desk.load()))
+            batch_size = task.unit.search_round.batch_size
+            self._place[group] = min(self._handles, key=lambda handle: (handle.groups[batch_size], handle.load()))
             self._place[group].groups[batch_size] += 1
         self._queue(self._place[group], task)
 
@@ -188,15 +188,15 @@ class Processes:
             ExecutionError: If a task kills its worker again and again.
         """
         while True:
-            for ready in wait([desk.pipe for desk in self._desks if desk.current is not None]):
-                desk = next(desk for desk in self._desks if desk.pipe is ready)
+            for ready in wait([handle.pipe for handle in self._handles if handle.current is not None]):
+                handle = next(handle for handle in self._handles if handle.pipe is ready)
                 try:
-                    reply = desk.pipe.recv()
+                    reply = handle.pipe.recv()
                 except (EOFError, OSError):  # also in the middle of a reply
-                    self._revive(desk)
+                    self._revive(handle)
                     continue
-                task, desk.current, desk.deaths = desk.current, None, 0
-                self._feed(desk)
+                task, handle.current, handle.deaths = handle.current, None, 0
+                self._feed(handle)
                 if isinstance(reply, BatchscopeError):
                     raise reply
                 assert task is not None
@@ -204,21 +204,21 @@ class Processes:
                     return task, reply
 
     def stop(self) -> None:
-        """Interrupt all workers at their next look; each keeps what it has as checkpoints."""
-        for desk in self._desks:
-            desk.tasks.clear()
+        """Interrupt all workers at their next evaluation; each keeps what it has as checkpoints."""
+        for handle in self._handles:
+            handle.tasks.clear()
             with suppress(OSError):
-                desk.pipe.send(None)
-        for desk in self._desks:
-            desk.process.join(timeout=60)
+                handle.pipe.send(None)
+        for handle in self._handles:
+            handle.process.join(timeout=60)
 
     def close(self) -> None:
         """End the processes."""
-        for desk in self._desks:
-            desk.pipe.close()
-            if desk.process.is_alive():
-                desk.process.terminate()
-            desk.process.join()
+        for handle in self._handles:
+            handle.pipe.close()
+            if handle.process.is_alive():
+                handle.process.terminate()
+            handle.process.join()
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
@@ -227,33 +227,33 @@ class Processes:
         theirs.close()
         return process, ours
 
-    def _queue(self, desk: _Desk, task: Task) -> None:
-        desk.tasks.add(task)
-        self._feed(desk)
+    def _queue(self, handle: _WorkerHandle, task: Task) -> None:
+        handle.tasks.add(task)
+        self._feed(handle)
 
-    def _feed(self, desk: _Desk) -> None:
-        if desk.current is None and desk.tasks:
-            desk.current = desk.tasks.pop()
+    def _feed(self, handle: _WorkerHandle) -> None:
+        if handle.current is None and handle.tasks:
+            handle.current = handle.tasks.pop()
             # A worker that is dead by now is noticed, and replaced, where its reply is awaited.
             with suppress(OSError):
-                desk.pipe.send(desk.current)
+                handle.pipe.send(handle.current)
 
-    def _revive(self, desk: _Desk) -> None:
-        desk.process.join()
-        desk.deaths += 1
-        if desk.deaths >= MOST_DEATHS:
-            status = desk.process.exitcode
+    def _revive(self, handle: _WorkerHandle) -> None:
+        handle.process.join()
+        handle.deaths += 1
+        if handle.deaths >= MOST_DEATHS:
+            status = handle.process.exitcode
             raise ExecutionError(
-                f"a worker died {desk.deaths} times (exit status {status}) at {_describe(desk.current)}; "
+                f"a worker died {handle.deaths} times (exit status {status}) at {_describe(handle.current)}; "
                 "it may have run out of memory: try --workers 1, or a smaller engine.pack_size"
             )
-        desk.pipe.close()
-        desk.process, desk.pipe = self._start()
+        handle.pipe.close()
+        handle.process, handle.pipe = self._start()
         with suppress(OSError):
-            desk.pipe.send(desk.current)
+            handle.pipe.send(handle.current)
 
 
-class _Desk:
+class _WorkerHandle:
     """A worker process, as its driver sees it."""
 
     def __init__(self, process: Any, pipe: Connection) -> None:
@@ -294,7 +294,7 @@ def _urgency(task: Task) -> tuple[int, int, int]:
         return (0, task.batch_size, 0)
     if isinstance(task, Choosing):
         return (1, task.batch_size, 0)
-    return (2, task.unit.heat.batch_size, task.unit.group)
+    return (2, task.unit.search_round.batch_size, task.unit.group)
 
 
 def _do(worker: Worker, task: Task) -> Reply:
@@ -308,7 +308,7 @@ def _do(worker: Worker, task: Task) -> Reply:
     return None
 
 
-def _serve(pipe: Connection, setup: Setup, environment: Mapping[str, str]) -> None:
+def _serve(pipe: Connection, setup: WorkerSetup, environment: Mapping[str, str]) -> None:
     """A worker process: one task after the other until the driver stops it, or is gone.
 
     During a task the driver sends nothing but the word to stop, and its end of the pipe closes when it dies: whatever
@@ -346,7 +346,9 @@ def _describe(task: Task | None) -> str:
             return f"the choice of a program at batch size {task.batch_size}"
         case Running():
             unit = task.unit
-            return f"batch size {unit.heat.batch_size}, trials {unit.members}, steps {unit.start} to {unit.until}"
+            return (
+                f"batch size {unit.search_round.batch_size}, trials {unit.members}, steps {unit.start} to {unit.until}"
+            )
     return "a task"
 
 

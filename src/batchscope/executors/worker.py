@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from batchscope.engine.choice import CannotTrain, Choice, choose, in_words, program_of
-from batchscope.engine.evaluate import ends_looks_early, validation_size
+from batchscope.engine.choice import CannotTrain, ProgramChoice, choose, in_words, program_of
+from batchscope.engine.evaluate import ends_evaluations_early, validation_size
 from batchscope.engine.pack import Pack, State, weights_of
-from batchscope.engine.program import Crossing, Looks, Program, advance, diverged_at
+from batchscope.engine.program import Crossing, Measurements, Program, advance, diverged_at
 from batchscope.engine.randomness import keeping_generators
-from batchscope.engine.training import Cell, Loaded
+from batchscope.engine.training import Loaded, Training
 from batchscope.engine.watch import Watch
-from batchscope.plan.race import Heat, Leg, Unit
+from batchscope.plan.race import SearchRound, StepRange, Unit
 from batchscope.plan.rungs import Grid
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
@@ -70,16 +70,16 @@ class Result:
 
     Attributes:
         unit: Which.
-        looks: Its measurements, K = members of the last leg.
-        steps: For every member, the last look; before the unit's end for one that is over.
-        diverged: For every member, whether that look found something that is not finite.
+        evaluations: Its measurements, K = members of the last step range.
+        steps: For every member, the last evaluation; before the unit's end for one that is over.
+        diverged: For every member, whether that evaluation found something that is not finite.
         train_seconds: Of one member, from step 0.
         evaluation_seconds: Likewise.
         failed: Why the chosen program could not compute it, and the loop did; empty where it could.
     """
 
     unit: Unit
-    looks: Looks
+    evaluations: Measurements
     steps: tuple[int, ...]
     diverged: tuple[bool, ...]
     train_seconds: float
@@ -127,7 +127,7 @@ class Worker:
             loaded: The study whose units they are, with its data placed on the device to train on.
             checkpoints: Where packs are kept between processes.
             context: What the ids of the trials share.
-            interrupted: Asked at every look.
+            interrupted: Asked at every evaluation.
             held_bytes: The most to keep of packs that are not being advanced: beyond it those that were advanced
                 longest ago are kept as checkpoints only. None for no limit.
         """
@@ -136,36 +136,36 @@ class Worker:
         self._interrupted = interrupted
         self._programs: dict[tuple[int, str], Program] = {}
         self._failed: dict[tuple[int, str], str] = {}
-        self._held: dict[tuple[Heat, int], _Held] = {}
+        self._held: dict[tuple[SearchRound, int], _Held] = {}
         self._full: dict[int, frozenset[int]] = {}
         self._fastest: dict[tuple[int, Goal], int] = {}
 
-    def choose(self, batch_size: int, trials: Sequence[Trial]) -> Choice | Skipped:
+    def choose(self, batch_size: int, trials: Sequence[Trial]) -> ProgramChoice | Skipped:
         """Measure on some trials, as many as a pack may hold, which program is the fastest at a batch size."""
         with keeping_generators(self._loaded.device):
             try:
-                chosen = choose(Cell(self._loaded, batch_size), trials, self._study.engine)
+                chosen = choose(Training(self._loaded, batch_size), trials, self._study.engine)
             except CannotTrain as error:
                 assert isinstance(error.__cause__, Exception)
                 return Skipped(in_words(error.__cause__), error.__cause__)
         self._programs[batch_size, chosen.choice.program] = chosen.program
         return chosen.choice
 
-    def run(self, unit: Unit, choice: Choice) -> Result | None:
+    def run(self, unit: Unit, choice: ProgramChoice) -> Result | None:
         """Compute a unit; None if interrupted on the way.
 
         Where the chosen program fails, the loop computes it from the same state, and whatever comes after at this batch
         size: the loop takes any module, and is what the others are checked against.
         """
-        key = unit.heat.batch_size, choice.program
+        key = unit.search_round.batch_size, choice.program
         with keeping_generators(self._loaded.device):
             if choice.program != "loop" and key not in self._failed:
                 try:
-                    return self._run(unit, self._program(unit.heat, choice))
+                    return self._run(unit, self._program(unit.search_round, choice))
                 except Exception as error:  # whatever a user's module does under a transform
                     self._failed[key] = f"from step {unit.start} on: {in_words(error)}"
                     self._programs.pop(key, None)
-            found = self._run(unit, self._program(unit.heat, replace(choice, program="loop")))
+            found = self._run(unit, self._program(unit.search_round, replace(choice, program="loop")))
         return found and replace(found, failed=self._failed.get(key, ""))
 
     def forget(self, batch_size: int) -> None:
@@ -177,26 +177,26 @@ class Worker:
 
     def save(self) -> None:
         """Keep every pack in memory as a checkpoint too."""
-        for (heat, group), held in self._held.items():
-            self._save(heat, group, held)
+        for (search_round, group), held in self._held.items():
+            self._save(search_round, group, held)
 
     def _run(self, unit: Unit, program: Program) -> Result | None:
-        pack = self._before_last_leg(unit, program)
+        pack = self._before_last_step_range(unit, program)
         if pack is None:
             return None
         last, watch = pack.only(unit.members), self._watch(unit)
         keep = partial(self._keep, unit)
         advanced = advance(
-            program, last, unit.until, unit.looks, watch=watch, interrupted=self._interrupted, crossed=keep
+            program, last, unit.until, unit.evaluations, watch=watch, interrupted=self._interrupted, crossed=keep
         )
         if advanced is None:
             return None
         pack, measured = advanced
-        held = self._held.pop((unit.heat, unit.group), _Held(pack))
+        held = self._held.pop((unit.search_round, unit.group), _Held(pack))
         held.pack = pack
-        self._held[unit.heat, unit.group] = held  # last: it was advanced last
+        self._held[unit.search_round, unit.group] = held  # last: it was advanced last
         if pack.train_seconds * len(pack.trials) - held.saved_at > CHECKPOINT_SECONDS:
-            self._save(unit.heat, unit.group, held)
+            self._save(unit.search_round, unit.group, held)
         self._spill()
         members = range(len(unit.members))
         return Result(
@@ -210,51 +210,57 @@ class Worker:
 
     def _keep(self, unit: Unit, crossing: Crossing) -> None:
         """Keep the weights of a trial that may be the winner for a goal, where the study wants them."""
-        if self._study.keep != "best" or unit.heat.replicate:
+        if self._study.keep != "best" or unit.search_round.replicate:
             return
-        size, step = unit.heat.batch_size, crossing.step
+        size, step = unit.search_round.batch_size, crossing.step
         if any(step <= self._fastest.get((size, goal), math.inf) for goal in crossing.goals):
             self._fastest |= {(size, goal): min(step, self._fastest.get((size, goal), step)) for goal in crossing.goals}
             name = weights_name(size, crossing.trial.id(self._context), step)
             self._checkpoints.keep(name, weights_of(self._loaded, crossing.state))
 
     def _watch(self, unit: Unit) -> Watch:
-        """What the looks of a unit are for: a function of the study, and of what its trials had reached before."""
+        """What the evaluations of a unit are for: a function of the study, and of what its trials had reached
+        before.
+        """
         if not unit.reached:
             return Watch()
-        goals, cell = self._study.goals, Cell(self._loaded, unit.heat.batch_size)
-        if not unit.ends or not ends_looks_early(cell):
+        goals, training = self._study.goals, Training(self._loaded, unit.search_round.batch_size)
+        if not unit.ends or not ends_evaluations_early(training):
             return Watch(goals, unit.reached, ends=unit.ends)
-        if cell.batch_size not in self._full:
-            evaluation, timeline = self._study.evaluation, cell.timeline
+        if training.batch_size not in self._full:
+            evaluation, timeline = self._study.evaluation, training.timeline
             grid = Grid(evaluation.ratio, evaluation.first, timeline.last)
-            self._full[cell.batch_size] = grid.full_looks(timeline.examples, validation_size(cell))
-        return Watch(goals, unit.reached, self._full[cell.batch_size])
+            self._full[training.batch_size] = grid.full_evaluations(timeline.examples, validation_size(training))
+        return Watch(goals, unit.reached, self._full[training.batch_size])
 
-    def _before_last_leg(self, unit: Unit, program: Program) -> Pack | None:
-        """The group's pack at the start of the last leg: from memory, from a checkpoint, or trained again."""
+    def _before_last_step_range(self, unit: Unit, program: Program) -> Pack | None:
+        """The group's pack at the start of the last step range: from memory, from a checkpoint, or trained again."""
         pack = self._recall(unit)
-        for leg in unit.legs[:-1]:
-            if leg.until > pack.step:
-                advanced = advance(program, pack.only(leg.members), leg.until, (), interrupted=self._interrupted)
+        for step_range in unit.step_ranges[:-1]:
+            if step_range.until > pack.step:
+                advanced = advance(
+                    program, pack.only(step_range.members), step_range.until, (), interrupted=self._interrupted
+                )
                 if advanced is None:
                     return None
                 pack, _ = advanced
         return pack
 
     def _recall(self, unit: Unit) -> Pack:
-        held = self._held.get((unit.heat, unit.group))
-        if held is not None and _is_before(held.pack, unit.legs):
+        held = self._held.get((unit.search_round, unit.group))
+        if held is not None and _is_before(held.pack, unit.step_ranges):
             return held.pack
-        saved = self._checkpoints.load(_name(unit.heat, unit.group)) if len(unit.legs) > 1 else None
+        saved = self._checkpoints.load(_name(unit.search_round, unit.group)) if len(unit.step_ranges) > 1 else None
         if saved is not None:
             pack = Pack.from_tensors(saved, unit.trials, self._context, self._loaded.device)
-            if pack is not None and _is_before(pack, unit.legs):
+            if pack is not None and _is_before(pack, unit.step_ranges):
                 return pack
-        return Pack.fresh(Cell(self._loaded, unit.heat.batch_size, unit.heat.replicate), unit.trials)
+        return Pack.fresh(
+            Training(self._loaded, unit.search_round.batch_size, unit.search_round.replicate), unit.trials
+        )
 
-    def _save(self, heat: Heat, group: int, held: _Held) -> None:
-        self._checkpoints.save(_name(heat, group), held.pack.to_tensors(self._context))
+    def _save(self, search_round: SearchRound, group: int, held: _Held) -> None:
+        self._checkpoints.save(_name(search_round, group), held.pack.to_tensors(self._context))
         held.saved_at = held.pack.train_seconds * len(held.pack.trials)
 
     def _spill(self) -> None:
@@ -262,26 +268,29 @@ class Worker:
         if self._held_bytes is None:
             return
         held = sum(each.bytes for each in self._held.values())
-        for (heat, group), each in list(self._held.items())[:-1]:
+        for (search_round, group), each in list(self._held.items())[:-1]:
             if held <= self._held_bytes:
                 return
-            self._save(heat, group, each)
-            del self._held[heat, group]
+            self._save(search_round, group, each)
+            del self._held[search_round, group]
             held -= each.bytes
 
-    def _program(self, heat: Heat, choice: Choice) -> Program:
-        cell, key = Cell(self._loaded, heat.batch_size, heat.replicate), (heat.batch_size, choice.program)
+    def _program(self, search_round: SearchRound, choice: ProgramChoice) -> Program:
+        training, key = (
+            Training(self._loaded, search_round.batch_size, search_round.replicate),
+            (search_round.batch_size, choice.program),
+        )
         if key not in self._programs:
-            self._programs[key] = program_of(choice, cell)
-        self._programs[key].cell = cell
+            self._programs[key] = program_of(choice, training)
+        self._programs[key].training = training
         return self._programs[key]
 
 
-def _is_before(pack: Pack, legs: tuple[Leg, ...]) -> bool:
-    """Whether a pack is what the legs before the last have made of the group at some point on the way."""
+def _is_before(pack: Pack, step_ranges: tuple[StepRange, ...]) -> bool:
+    """Whether a pack is what the step ranges before the last have made of the group at some point on the way."""
     members = tuple(trial.index for trial in pack.trials)
-    return any(leg.until == pack.step and leg.members == members for leg in legs[:-1])
+    return any(step_range.until == pack.step and step_range.members == members for step_range in step_ranges[:-1])
 
 
-def _name(heat: Heat, group: int) -> str:
-    return f"{heat.batch_size}-{heat.revision}-{heat.replicate}-{max(heat.point, 0)}-{group}"
+def _name(search_round: SearchRound, group: int) -> str:
+    return f"{search_round.batch_size}-{search_round.revision}-{search_round.replicate}-{max(search_round.point, 0)}-{group}"

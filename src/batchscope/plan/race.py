@@ -36,7 +36,7 @@ Status = Literal["running", "complete", "diverged", "censored", "pruned"]
 
 
 @dataclass(frozen=True)
-class Leg:
+class StepRange:
     """Some trials trained together until a step."""
 
     until: int
@@ -44,7 +44,7 @@ class Leg:
 
 
 @dataclass(frozen=True, order=True)
-class Heat:
+class SearchRound:
     """One race: the search at a batch size, a revision of it, or a point that is run again with new seeds.
 
     Attributes:
@@ -64,24 +64,24 @@ class Heat:
 class Unit:
     """A group of trials advanced by one rung.
 
-    The state before the last leg is a pure function of the legs before it, so a unit can be computed anywhere: from a
-    state kept in memory, from a checkpoint, or from nothing.
+    The state before the last step range is a pure function of the step ranges before it, so a unit can be computed
+    anywhere: from a state kept in memory, from a checkpoint, or from nothing.
 
     Attributes:
-        heat: The race.
+        search_round: The race.
         group: Which group of it.
-        legs: All legs of the group from step 0; the last is what is to be done.
-        looks: Steps of the last leg at which its trials are evaluated.
-        trials: Those of the first leg.
+        step_ranges: All step ranges of the group from step 0; the last is what is to be done.
+        evaluations: Steps of the last step range at which its trials are evaluated.
+        trials: Those of the first step range.
         reached: For each member the goals that it had reached before, as bits in the study's order; it is over once it
             has reached all, if ``ends``.
         ends: Whether goals end trials.
     """
 
-    heat: Heat
+    search_round: SearchRound
     group: int
-    legs: tuple[Leg, ...]
-    looks: tuple[int, ...]
+    step_ranges: tuple[StepRange, ...]
+    evaluations: tuple[int, ...]
     trials: tuple[Trial, ...]
     reached: tuple[int, ...] = ()
     ends: bool = True
@@ -89,17 +89,17 @@ class Unit:
     @property
     def members(self) -> tuple[int, ...]:
         """Indices of the trials to be advanced."""
-        return self.legs[-1].members
+        return self.step_ranges[-1].members
 
     @property
     def start(self) -> int:
         """The step from which they are advanced."""
-        return self.legs[-2].until if len(self.legs) > 1 else 0
+        return self.step_ranges[-2].until if len(self.step_ranges) > 1 else 0
 
     @property
     def until(self) -> int:
         """The step to which they are advanced."""
-        return self.legs[-1].until
+        return self.step_ranges[-1].until
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,10 @@ class Outcome:
     """What became of one trial in one unit.
 
     Attributes:
-        steps: The last look; below the unit's ``until`` only for a trial that diverged, or has reached all its goals.
-        diverged: Whether that look found something that is not finite.
-        reached: Goal to the first look of this unit that was beyond it.
+        steps: The last evaluation; below the unit's ``until`` only for a trial that diverged, or has reached all its
+            goals.
+        diverged: Whether that evaluation found something that is not finite.
+        reached: Goal to the first evaluation of this unit that was beyond it.
         best: Goal to the best value of its metric in this unit.
     """
 
@@ -131,17 +132,17 @@ class _Progress:
 @dataclass
 class _Group:
     trials: tuple[Trial, ...]
-    legs: tuple[Leg, ...] = ()
+    step_ranges: tuple[StepRange, ...] = ()
 
 
 class Race:
-    """The trials of one heat, from the first point drawn to the last status."""
+    """The trials of one search round, from the first point drawn to the last status."""
 
     def __init__(
         self,
         trials: Iterator[Trial],
         *,
-        heat: Heat,
+        search_round: SearchRound,
         wanted: int | None,
         pack_size: int,
         grid: Grid,
@@ -154,17 +155,17 @@ class Race:
 
         Args:
             trials: In the order in which they are to be drawn; finite for a grid.
-            heat: Which race this is.
+            search_round: Which race this is.
             wanted: How many feasible ones; None takes every trial there is and replaces none.
             pack_size: Trials to a group.
-            grid: Looks and rungs.
+            grid: Evaluations and rungs.
             goals: What they race for.
             policy: ``race`` stops when the fastest is known; ``full`` trains to the budget; ``halving`` is a race
                 that drops the worst trials at every rung.
             margin: How far beyond the fastest the others run, as a multiple of its steps.
-            known: The fewest steps to each goal that earlier heats have found at this batch size.
+            known: The fewest steps to each goal that earlier search rounds have found at this batch size.
         """
-        self.heat, self.wanted, self._known = heat, wanted, dict(known or {})
+        self.search_round, self.wanted, self._known = search_round, wanted, dict(known or {})
         self._source, self._pack_size = trials, pack_size
         self._grid, self._goals, self._policy, self._margin = grid, tuple(goals), policy, margin
         self._progress: dict[int, _Progress] = {}
@@ -195,7 +196,7 @@ class Race:
     def record(self, unit: Unit, outcomes: Mapping[int, Outcome]) -> None:
         """Take the outcomes of a unit that was given out, by trial index."""
         self._out.remove(unit)
-        self._groups[unit.group].legs = unit.legs
+        self._groups[unit.group].step_ranges = unit.step_ranges
         for index in unit.members:
             outcome, progress = outcomes[index], self._progress[index]
             progress.steps, progress.diverged = outcome.steps, outcome.diverged
@@ -241,7 +242,7 @@ class Race:
         return "censored" if self.finished else "running"
 
     def steps(self, index: int) -> int:
-        """The last look of one trial."""
+        """The last evaluation of one trial."""
         return self._progress[index].steps
 
     def share_done(self) -> float:
@@ -257,7 +258,7 @@ class Race:
             return self._grid.last
         horizon = self._grid.at_least(self._margin * slowest)
         if horizon > LEAST_LIMIT * slowest and self._margin <= LEAST_LIMIT:
-            return self._grid.at_most(LEAST_LIMIT * slowest)  # looks are far apart
+            return self._grid.at_most(LEAST_LIMIT * slowest)  # evaluations are far apart
         return horizon
 
     def _slowest_winner(self) -> float:
@@ -292,10 +293,10 @@ class Race:
         for number, group in enumerate(self._groups):
             members = tuple(trial.index for trial in group.trials if self._runs(trial.index))
             if members:
-                legs = (*group.legs, Leg(self._target, members))
-                looks = self._grid.between(group.legs[-1].until if group.legs else 0, self._target)
+                step_ranges = (*group.step_ranges, StepRange(self._target, members))
+                evaluations = self._grid.between(group.step_ranges[-1].until if group.step_ranges else 0, self._target)
                 reached, ends = tuple(map(self._bits, members)), self._policy == "race"
-                self._due.append(Unit(self.heat, number, legs, looks, group.trials, reached, ends))
+                self._due.append(Unit(self.search_round, number, step_ranges, evaluations, group.trials, reached, ends))
 
     def _decide(self) -> None:
         """All trials stand at the target: replace the infeasible, raise the target, or end."""
@@ -307,7 +308,7 @@ class Race:
             if self._target >= horizon or not any(map(self._could_go_on, self._trials)):
                 self.finished = True
                 return
-            # What an earlier heat needed is no news of this one, whose own winner may be far below.
+            # What an earlier search round needed is no news of this one, whose own winner may be far below.
             settled = self._slowest_winner() <= self._target
             rung = next(rung for rung in self._grid.rungs() if rung > self._target)
             target = horizon if settled else min(rung, horizon)

@@ -1,11 +1,11 @@
-"""The heats of a batch size: its search, the search of what widening added, the best points with new seeds."""
+"""The search rounds of a batch size: its search, the search of what widening added, the best points with new seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from batchscope.plan.race import Heat, Race
+from batchscope.plan.race import Race, SearchRound
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import further_trials, trials
 from batchscope.plan.widen import UNREACHED_EDGE, further_count, widened
@@ -21,7 +21,9 @@ Leader = tuple[int | None, float | None, Trial]
 
 
 class BatchSize:
-    """The heats of one batch size. What follows depends on outcomes alone, so that a run that goes on asks the same."""
+    """The search rounds of one batch size. What follows depends on outcomes alone, so that a run that goes on asks the
+    same.
+    """
 
     def __init__(self, study: Study, batch_size: int, grid: Grid, pack_size: int) -> None:
         """Begin with the search of the study's own space."""
@@ -29,25 +31,27 @@ class BatchSize:
         self.spaces: list[dict[str, Dimension]] = [dict(study.search.space)]
         search = study.search
         wanted = None if search.method == "grid" else search.count
-        first = self._race(Heat(batch_size), trials(search, batch_size, study.seed), wanted)
-        self.races: dict[Heat, Race] = {first.heat: first}
+        first = self._race(SearchRound(batch_size), trials(search, batch_size, study.seed), wanted)
+        self.races: dict[SearchRound, Race] = {first.search_round: first}
 
     @property
     def finished(self) -> bool:
-        """Whether every heat is, and none follows; ask after ``follow``."""
+        """Whether every search round is, and none follows; ask after ``follow``."""
         return all(race.finished for race in self.races.values())
 
     def follow(self) -> list[Race]:
-        """The heats that follow from those that are all finished; none where they are not, or nothing is left."""
-        if not self.finished or any(heat.replicate for heat in self.races):
+        """The search rounds that follow from those that are all finished; none where they are not, or nothing is
+        left.
+        """
+        if not self.finished or any(search_round.replicate for search_round in self.races):
             return []
         following = self._widen() or self._confirm()
-        self.races |= {race.heat: race for race in following}
+        self.races |= {race.search_round: race for race in following}
         return following
 
     def winner(self, goal: Goal) -> int | None:
         """The fewest steps to a goal that the search has found so far."""
-        found = (race.winner(goal) for heat, race in self.races.items() if not heat.replicate)
+        found = (race.winner(goal) for search_round, race in self.races.items() if not search_round.replicate)
         return min((steps for steps in found if steps is not None), default=None)
 
     def winners(self) -> list[tuple[Trial, int]]:
@@ -75,7 +79,7 @@ class BatchSize:
         wider = search.model_copy(update={"space": after})
         source = further_trials(wider, before, self._batch_size, self._study.seed, revision, start)
         known = {goal: steps for goal in self._study.goals if (steps := self.winner(goal)) is not None}
-        return [self._race(Heat(self._batch_size, revision), source, count, known)]
+        return [self._race(SearchRound(self._batch_size, revision), source, count, known)]
 
     def _confirm(self) -> list[Race]:
         """The best point of every goal again, once for each new seed."""
@@ -89,12 +93,12 @@ class BatchSize:
         for trial, steps in points.values():
             grid = Grid(self._grid.ratio, self._grid.first, self._grid.at_least(CONFIRM_HORIZON * steps))
             for replicate in range(1, self._study.search.confirm.seeds + 1):
-                heat = Heat(self._batch_size, trial.revision, replicate, trial.index)
-                races.append(self._race(heat, iter([replace(trial, replicate=replicate)]), None, grid=grid))
+                search_round = SearchRound(self._batch_size, trial.revision, replicate, trial.index)
+                races.append(self._race(search_round, iter([replace(trial, replicate=replicate)]), None, grid=grid))
         return races
 
     def _leader(self, goal: Goal) -> Leader | None:
-        leaders = [race.leader(goal) for heat, race in self.races.items() if not heat.replicate]
+        leaders = [race.leader(goal) for search_round, race in self.races.items() if not search_round.replicate]
         found = [leader for leader in leaders if leader is not None]
         sign = 1 if goal.side == "<" else -1
 
@@ -108,7 +112,7 @@ class BatchSize:
 
     def _race(
         self,
-        heat: Heat,
+        search_round: SearchRound,
         source: Iterator[Trial],
         wanted: int | None,
         known: dict[Goal, int] | None = None,
@@ -117,12 +121,12 @@ class BatchSize:
         study = self._study
         return Race(
             source,
-            heat=heat,
+            search_round=search_round,
             wanted=wanted,
             pack_size=self._pack_size,
             grid=grid or self._grid,
             goals=study.goals,
-            policy="race" if heat.replicate else study.policy,
+            policy="race" if search_round.replicate else study.policy,
             margin=study.margin,
             known=known,
         )

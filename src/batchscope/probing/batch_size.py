@@ -16,7 +16,7 @@ BLOCKS = 10
 MOST_OVERTIME = 4.0
 
 
-class Lane:
+class BatchSizeTimings:
     """Collects what all ranks found at one batch size; the slowest and the fullest of them count."""
 
     def __init__(self, batch_size: int, share: int) -> None:

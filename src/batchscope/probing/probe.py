@@ -20,14 +20,14 @@ from batchscope.machine.cores import processor_name
 from batchscope.machine.devices import resolve_device
 from batchscope.machine.memory import available_bytes
 from batchscope.optim import OPTIMIZERS
-from batchscope.probing.batch_size import Lane
+from batchscope.probing.batch_size import BatchSizeTimings
 from batchscope.probing.memory import AVAILABLE_SHARE
 from batchscope.probing.process import Bench, open_bench
 from batchscope.probing.ranks import Ranks
 from batchscope.probing.requests import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Timed
 from batchscope.probing.throughput import saturation
 from batchscope.probing.time_model import fit_time_model
-from batchscope.probing.updates import Setup
+from batchscope.probing.updates import ProbeSetup
 from batchscope.schedules.micro_batches import accumulation
 from batchscope.spec.extras import known
 from batchscope.spec.probe import Probe, TimeModel
@@ -103,7 +103,7 @@ def probe(
     sizes = None if batch_sizes is None else _checked(batch_sizes)
     most = {"threads": threads, "max_micro_batch": max_micro_batch, "max_memory": max_memory}
     _check(seconds, dtype, optimizer, most)
-    setup = Setup(
+    setup = ProbeSetup(
         workload="",
         data_dir=None if data_dir is None else Path(data_dir),
         device=ranks.device(_device(device)),
@@ -123,11 +123,11 @@ class _Probing:
     """One probe on one rank; every decision follows from what all ranks have found, so that all take the same."""
 
     def __init__(
-        self, workload: str | Workload, setup: Setup, ranks: Ranks, on_progress: Callable[[Probing], None]
+        self, workload: str | Workload, setup: ProbeSetup, ranks: Ranks, on_progress: Callable[[Probing], None]
     ) -> None:
         self._setup, self._ranks, self._tell = setup, ranks, on_progress
         self._bench: Bench | None = None
-        self._lanes: list[Lane] = []
+        self._timings: list[BatchSizeTimings] = []
         self._too_large: int | None = None
         try:
             self._facts: list[Facts] = ranks.gather(lambda: self._open(workload))
@@ -152,10 +152,10 @@ class _Probing:
             raise StudyError(f"batch sizes must be multiples of the {world} ranks, got {uneven[0]}")
         for done, size in enumerate(chosen):
             self._tell(Probing("trying", size, 0.3 * done / len(chosen)))
-            lane = Lane(size, size // world)
-            self._lanes.append(lane)
-            self._halve(lane, min(lane.share, max_micro_batch or lane.share))
-            if batch_sizes is None and lane.seconds > LONGEST_UPDATE:
+            timing = BatchSizeTimings(size, size // world)
+            self._timings.append(timing)
+            self._halve(timing, min(timing.share, max_micro_batch or timing.share))
+            if batch_sizes is None and timing.seconds > LONGEST_UPDATE:
                 break
 
     def time(self, seconds: float) -> None:
@@ -163,25 +163,25 @@ class _Probing:
         does by and by then falls on all of them.
         """
         order = random.Random(0)
-        while pending := [lane for lane in self._lanes if lane.wants_more(seconds)]:
-            for lane in order.sample(pending, len(pending)):
-                done = sum(min(each.spent / seconds, 1.0) for each in self._lanes) / len(self._lanes)
-                self._tell(Probing("timing", lane.batch_size, 0.3 + 0.7 * done))
-                found, failed = self._ask(lane.next_visit(seconds), Timed)
+        while pending := [timing for timing in self._timings if timing.wants_more(seconds)]:
+            for timing in order.sample(pending, len(pending)):
+                done = sum(min(each.spent / seconds, 1.0) for each in self._timings) / len(self._timings)
+                self._tell(Probing("timing", timing.batch_size, 0.3 + 0.7 * done))
+                found, failed = self._ask(timing.next_visit(seconds), Timed)
                 if failed is None:
-                    lane.record(found)
+                    timing.record(found)
                 else:  # what was tried and ran does so no more; begin again with less
-                    assert lane.micro_batch_size is not None
-                    lane.forget()
+                    assert timing.micro_batch_size is not None
+                    timing.forget()
                     if isinstance(failed, DoesNotFit):
-                        self._halve(lane, lane.micro_batch_size // 2, failed.reason)
+                        self._halve(timing, timing.micro_batch_size // 2, failed.reason)
                     else:
-                        lane.fail(failed.reason)
+                        timing.fail(failed.reason)
 
     def result(self, name: str) -> Probe:
         """All of it."""
         facts = self._facts[self._ranks.rank]
-        batches = tuple(lane.result() for lane in self._lanes)
+        batches = tuple(timing.result() for timing in self._timings)
         medians = {one.batch_size: one.step.median for one in batches if one.step is not None}
         if not medians:
             raise ProbeError(f"no update of {name} could be measured: {batches[0].reason}")
@@ -217,22 +217,22 @@ class _Probing:
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _halve(self, lane: Lane, limit: int, reason: str = "") -> None:
+    def _halve(self, timing: BatchSizeTimings, limit: int, reason: str = "") -> None:
         """Try micro-batches of at most ``limit`` examples, each half of the last, until one runs on all ranks."""
         while limit >= 1:
-            micro = accumulation(lane.share, limit).micro_batch_size
+            micro = accumulation(timing.share, limit).micro_batch_size
             limit = micro // 2
             if self._too_large is not None and micro >= self._too_large:
                 continue  # it needed more memory than there is, at a smaller batch size
-            found, failed = self._ask(Attempt(lane.share, micro), Fits)
+            found, failed = self._ask(Attempt(timing.share, micro), Fits)
             if failed is None:
-                lane.settle(micro, found)
+                timing.settle(micro, found)
                 return
             if isinstance(failed, Fails):
-                lane.fail(failed.reason)
+                timing.fail(failed.reason)
                 return
             self._too_large, reason = micro, failed.reason
-        lane.fail(f"not even one example at a time fits into memory: {reason or 'nor at a smaller batch size'}")
+        timing.fail(f"not even one example at a time fits into memory: {reason or 'nor at a smaller batch size'}")
 
     def _ask(self, request: Request, kind: type[Answer]) -> tuple[list[Answer], DoesNotFit | Fails | None]:
         """What all ranks answer, or the first failure among them."""

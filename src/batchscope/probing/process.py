@@ -23,7 +23,7 @@ from batchscope.errors import BatchscopeError, ProbeError
 from batchscope.probing.memory import is_out_of_memory
 from batchscope.probing.requests import DoesNotFit, Facts, Fails, Reply, Request
 from batchscope.probing.untouched import untouched
-from batchscope.probing.updates import Setup, Trainer
+from batchscope.probing.updates import ProbeSetup, Trainer
 from batchscope.spec.workload import Workload
 
 
@@ -43,7 +43,7 @@ class Bench(Protocol):
         """End, leaving nothing behind."""
 
 
-def open_bench(workload: str | Workload, setup: Setup) -> Bench:
+def open_bench(workload: str | Workload, setup: ProbeSetup) -> Bench:
     """A process of its own where the workload can be made again there, else this one.
 
     A workload that there is not, or that cannot be built, is a ``WorkloadError``; one that does not even fit before
@@ -70,7 +70,7 @@ def open_bench(workload: str | Workload, setup: Setup) -> Bench:
 class Here:
     """This process: an update that does not fit is caught by its exception alone."""
 
-    def __init__(self, workload: Workload, setup: Setup) -> None:
+    def __init__(self, workload: Workload, setup: ProbeSetup) -> None:
         """Build the model; until ``close``, the switches of this process are the probe's."""
         with ExitStack() as after:
             if torch.device(setup.device).type == "cuda":
@@ -106,7 +106,7 @@ class Child:
     That memory was not enough is believed only of a process that has done nothing else before.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: ProbeSetup) -> None:
         """Start the first process, and wait until it has loaded the workload."""
         self._setup = setup
         self._process: Any = None
@@ -186,7 +186,7 @@ class Child:
         return f"ended with exit status {status}"
 
 
-def _serve(pipe: Connection, setup: Setup) -> None:
+def _serve(pipe: Connection, setup: ProbeSetup) -> None:
     """A process that measures: one request after the other until one fails, or nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it hears Ctrl-C, and ends it
     os.dup2(2, 1)  # what the workload's code prints is no part of a JSON document
@@ -216,13 +216,13 @@ def _serve(pipe: Connection, setup: Setup) -> None:
                 return
 
 
-def _is_last(reply: object, setup: Setup) -> bool:
+def _is_last(reply: object, setup: ProbeSetup) -> bool:
     """Whether a process ends with a reply; on CUDA any failed kernel spoils all that follow."""
     failed = isinstance(reply, Fails) and torch.device(setup.device).type == "cuda"
     return failed or isinstance(reply, DoesNotFit | BatchscopeError)
 
 
-def _load(setup: Setup) -> Workload:
+def _load(setup: ProbeSetup) -> Workload:
     try:
         return setup.load()
     except Exception as error:

@@ -27,7 +27,7 @@ POINTS_FOR_SHARPNESS = 4
 
 
 @dataclass(frozen=True)
-class Fit:
+class TimeFit:
     """The law with its error.
 
     Attributes:
@@ -52,7 +52,7 @@ def law(batch_sizes: Array, fixed: float, per_example: float, sharpness: float) 
     )
 
 
-def fit_time_model(batch_sizes: Sequence[int], seconds: Sequence[float]) -> Fit:
+def fit_time_model(batch_sizes: Sequence[int], seconds: Sequence[float]) -> TimeFit:
     """Fit the law to measured times.
 
     With two batch sizes the error is that of the worst law through the other one: a constant, or a time that is
@@ -70,7 +70,7 @@ def fit_time_model(batch_sizes: Sequence[int], seconds: Sequence[float]) -> Fit:
         raise ValueError(f"at least two different batch sizes are needed, with a time for each, got {batch_sizes}")
     if not np.all(np.isfinite(times) & (times > 0)):
         raise ValueError(f"times must be above 0, got {seconds}")
-    return Fit(*_best(sizes, times), error=_left_out_error(sizes, times))
+    return TimeFit(*_best(sizes, times), error=_left_out_error(sizes, times))
 
 
 def _best(sizes: Array, times: Array) -> tuple[float, float, float]:

@@ -42,7 +42,7 @@ POOL = 256
 
 
 @dataclass(frozen=True)
-class Setup:
+class ProbeSetup:
     """What is needed to begin, in any process.
 
     Attributes:
@@ -77,7 +77,7 @@ class Setup:
 class Trainer:
     """Model, optimizer and data of a workload on a device, and the ordinary eager loop over them."""
 
-    def __init__(self, workload: Workload, setup: Setup, *, own_process: bool) -> None:
+    def __init__(self, workload: Workload, setup: ProbeSetup, *, own_process: bool) -> None:
         """Build the model and read the data; the memory bound holds from here until ``close``.
 
         Errors:

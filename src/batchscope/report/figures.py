@@ -138,13 +138,13 @@ def search_space(
     Returns:
         ``trial``, ``batch_size``, ``status``, ``revision``, ``steps``; the hyperparameters with their prefix,
         and the effective learning rate eta/(1 - gamma) where there is a learning rate and a momentum (Sh19
-        section 2.2); ``outcome`` (``reached``, ``feasible``, ``infeasible``); ``goal_step``, the first look
+        section 2.2); ``outcome`` (``reached``, ``feasible``, ``infeasible``); ``goal_step``, the first evaluation
         beyond the goal; ``ratio``, goal_step over the fewest of its batch size; ``best``; ``best_metric``,
-        the best value of the goal's metric at any look.
+        the best value of the goal's metric at any evaluation.
     """
     metric = pl.col(curve.goal.metric)
-    looks = measurements.lazy().filter(metric.is_finite()).group_by("trial")
-    seen = looks.agg((metric.min() if curve.goal.side == "<" else metric.max()).alias("best_metric"))
+    evaluations = measurements.lazy().filter(metric.is_finite()).group_by("trial")
+    seen = evaluations.agg((metric.min() if curve.goal.side == "<" else metric.max()).alias("best_metric"))
     points = [PREFIX + name for name in hyperparameters(trials.columns)]
     effective = [(pl.col(LEARNING_RATE) / (1 - pl.col(MOMENTUM))).alias(EFFECTIVE)]
     numbers = {name for name in points if trials.schema[name].is_numeric()}

@@ -21,7 +21,7 @@ from batchscope.report.panels import all_goals, panel
 from batchscope.report.text import counted, duration, escape, number, percent, plain, size
 from batchscope.spec.goal import Goal
 
-REFRESH = 10  # seconds between two looks at a run that is going on
+REFRESH = 10  # seconds between two readings of a run that is going on
 _ENDS = {
     "perfect_scaling_until": "perfect scaling until",
     "critical_batch_size": "critical batch size",

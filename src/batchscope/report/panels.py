@@ -103,7 +103,7 @@ def _space(index: int, curve: Curve, space: pl.DataFrame) -> str:
     choice = f'<p class="views"><label>Upward axis <select>{options}</select></label></p>' if len(views) > 1 else ""
     return (
         "<section><h2>Search space</h2><p>Every trial of the search, at every batch size on the same axes. A best "
-        "point near an edge, or near the trials that diverged, is worth a second look.</p>"
+        "point near an edge, or near the trials that diverged, is worth checking.</p>"
         f"{_KEY.format(_CONTOURS if figures.MOMENTUM in ups else '')}{choice}{grids}</section>"
     )
 

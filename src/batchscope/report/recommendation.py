@@ -32,11 +32,11 @@ def time_unit(found: Recommendation) -> tuple[str, float]:
 
 def time_cost(found: Recommendation) -> pl.DataFrame:
     """The points of the time-cost figure: ``devices``, ``batch_size``, ``time``, ``cost``, with their intervals,
-    ``front``, ``extrapolated``; times in ``time_unit``.
+    ``pareto_front``, ``extrapolated``; times in ``time_unit``.
     """
     _, size = time_unit(found)
     times = [pl.col(column) / size for column in ("time", "time_low", "time_high")]
-    rest = ("cost", "cost_low", "cost_high", "front", "extrapolated")
+    rest = ("cost", "cost_low", "cost_high", "pareto_front", "extrapolated")
     return found.options.select("devices", "batch_size", *times, *rest).sort("devices", "batch_size")
 
 
@@ -49,15 +49,15 @@ def strong_scaling(found: Recommendation) -> pl.DataFrame:
 
 
 def time_cost_chart(found: Recommendation, palette: Palette = LIGHT) -> go.Figure:
-    """Cost against time, a mark for every option, and the line of the front."""
+    """Cost against time, a mark for every option, and the line of the Pareto front."""
     points, unit = time_cost(found), time_unit(found)[0]
     figure = go.Figure()
-    best = points.filter("front").sort("time")
+    best = points.filter("pareto_front").sort("time")
     figure.add_scatter(
         x=[short(value) for value in best["time"]],
         y=[short(value) for value in best["cost"]],
         mode="lines",
-        name="front: none is both faster and cheaper",
+        name="Pareto front: none is both faster and cheaper",
         hoverinfo="skip",
         line={"color": palette.ink, "width": 1.5, "dash": "dot"},
     )
@@ -157,7 +157,15 @@ def _chosen(found: Recommendation) -> Table:
 
 def _all(found: Recommendation) -> Table:
     names = [column for column in found.options.columns if column.startswith(PREFIX)]
-    heads = ["batch size", "devices", "steps", f"time ({found.time_unit})", "interval", _cost_title(found), "front"]
+    heads = [
+        "batch size",
+        "devices",
+        "steps",
+        f"time ({found.time_unit})",
+        "interval",
+        _cost_title(found),
+        "pareto_front",
+    ]
     rows = [
         [
             Cell(number(row["batch_size"]), row["batch_size"], row["remarks"] or ""),
@@ -166,7 +174,7 @@ def _all(found: Recommendation) -> Table:
             Cell(found.shown_time(row["time"]), row["time"]),
             Cell(f"{found.shown_time(row['time_low'])} to {found.shown_time(row['time_high'])}", row["time_low"]),
             _value(row["cost"]),
-            Cell("yes" if row["front"] else "no"),
+            Cell("yes" if row["pareto_front"] else "no"),
             *(_value(row[column]) for column in names),
         ]
         for row in found.options.iter_rows(named=True)

@@ -68,22 +68,24 @@ def search_space(
         _contours(figure, space, across, up, palette)
     ink = {"width": 1, "color": palette.ink}
     ratios = {"colorscale": [[0, palette.fast], [1, palette.slow]], "cmin": 1.0, "cmax": SLOWEST}
-    looks = {
+    evaluations = {
         "infeasible": marker(palette.infeasible, "x-thin", 6) | {"line": {"width": 1.4, "color": palette.infeasible}},
         "feasible": marker(palette.muted, "circle-open", 6) | {"line": {"width": 1.2, "color": palette.muted}},
         "reached": marker(palette.fast, "circle", 8) | ratios | {"line": ink | {"width": 0.5}},
         "best": marker(palette.best, "star", 15) | {"line": ink},
     }
-    for look, style in looks.items():
-        chosen = table.filter(pl.col("best") if look == "best" else (pl.col("outcome") == look) & ~pl.col("best"))
+    for evaluation, style in evaluations.items():
+        chosen = table.filter(
+            pl.col("best") if evaluation == "best" else (pl.col("outcome") == evaluation) & ~pl.col("best")
+        )
         figure.add_scatter(
             x=[across.place(value) for value in chosen[x]],
             y=[up.place(value) for value in chosen[y]],
             text=[hover.trial(row, metric) for row in chosen.iter_rows(named=True)],
             hovertemplate=EXACT,
             mode="markers",
-            name=look,
-            marker=style | ({"color": [short(ratio) for ratio in chosen["ratio"]]} if look == "reached" else {}),
+            name=evaluation,
+            marker=style | ({"color": [short(ratio) for ratio in chosen["ratio"]]} if evaluation == "reached" else {}),
         )
     reached = (table["outcome"] == "reached").sum()
     titles = [f"best {metric}" if column == "best_metric" else name(column.removeprefix(PREFIX)) for column in (x, y)]

@@ -12,7 +12,7 @@ from batchscope.lazy import exports
 if TYPE_CHECKING:
     from batchscope.runs.driver import Interrupted as Interrupted
     from batchscope.runs.estimate import Estimate as Estimate
-    from batchscope.runs.progress import Lane as Lane
+    from batchscope.runs.progress import BatchSizeProgress as BatchSizeProgress
     from batchscope.runs.progress import Progress as Progress
     from batchscope.runs.result import Run as Run
     from batchscope.runs.result import open_run as open_run
@@ -26,7 +26,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
         {
             "driver": ("Interrupted",),
             "estimate": ("Estimate",),
-            "progress": ("Lane", "Progress"),
+            "progress": ("BatchSizeProgress", "Progress"),
             "result": ("Run", "open_run"),
             "several": ("ask_each", "comparison", "holds_several"),
             "start": ("run",),

@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from batchscope.engine.choice import PROGRAMS, Choice
+from batchscope.engine.choice import PROGRAMS, ProgramChoice
 from batchscope.errors import StoreError, StudyError
 from batchscope.runs import notes
 from batchscope.spec.study import Study
 from batchscope.store.provenance import collect
 from batchscope.store.store import Store
 
-_CHOICES = TypeAdapter(dict[int, Choice])
+_CHOICES = TypeAdapter(dict[int, ProgramChoice])
 # Whatever of these differs may round differently.
 _VERSIONS = ("batchscope", "torch", "numpy")
 
@@ -33,7 +33,7 @@ class Recorded:
     """
 
     folder: Path
-    choices: Mapping[int, Choice]
+    choices: Mapping[int, ProgramChoice]
     threads: int | None
     remarks: tuple[str, ...] = ()
 
@@ -127,7 +127,7 @@ def pinned(study: Study, own: Recorded) -> Recorded:
     return replace(own, choices=choices, remarks=tuple(remarks))
 
 
-def failed(choice: Choice, reason: str) -> Choice:
+def failed(choice: ProgramChoice, reason: str) -> ProgramChoice:
     """What a choice becomes when its program has failed: the loop, which takes any module, with the same packs."""
     return replace(choice, program="loop", reasons={**choice.reasons, choice.program: f"failed {reason}"})
 
@@ -156,17 +156,17 @@ def joined(own: Recorded, other: Recorded | None) -> Recorded:
     return replace(own, choices={**other.choices, **own.choices}, threads=other.threads, remarks=remarks)
 
 
-def written(choices: Mapping[int, Choice]) -> dict[str, Any]:
+def written(choices: Mapping[int, ProgramChoice]) -> dict[str, Any]:
     """The choices as plain values for JSON."""
     return {str(size): asdict(choice) for size, choice in sorted(choices.items())}
 
 
-def _bare(choice: Choice) -> Choice:
+def _bare(choice: ProgramChoice) -> ProgramChoice:
     """Without what was measured on the way."""
     return replace(choice, timings={}, reasons={}, remark="")
 
 
-def _noted(provenance: Mapping[str, Any], folder: Path) -> dict[int, Choice]:
+def _noted(provenance: Mapping[str, Any], folder: Path) -> dict[int, ProgramChoice]:
     """Batch size to the program that was chosen for it.
 
     Raises:

@@ -21,7 +21,7 @@ from batchscope.engine.calling import called
 from batchscope.engine.choice import ONE_BY_ONE
 from batchscope.engine.evaluate import LATER_PART
 from batchscope.engine.pack import initial_state
-from batchscope.engine.training import Cell, Loaded, losses
+from batchscope.engine.training import Loaded, Training, losses
 from batchscope.optim import RULES
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.timeline import Timeline
@@ -57,7 +57,7 @@ class Demand:
         data: The examples in the dtype of the training.
         state: Parameters, buffers and optimizer state of one trial.
         step: For every batch size, what is live within a step of one trial beside its state.
-        look: Likewise within an evaluation.
+        evaluation: Likewise within an evaluation.
         trials: At every batch size.
         loops: Whether trials are known to be trained one after the other, whatever the pack.
     """
@@ -66,14 +66,14 @@ class Demand:
     data: int
     state: int
     step: Mapping[int, int]
-    look: int
+    evaluation: int
     trials: int
     loops: bool
 
     def worker(self, batch_size: int, pack_size: int) -> int:
         """The peak of a worker while it advances a pack, without libraries and data."""
         at_once = 1 if self.loops else pack_size
-        return STATES * pack_size * self.state + at_once * max(self.step[batch_size], self.look)
+        return STATES * pack_size * self.state + at_once * max(self.step[batch_size], self.evaluation)
 
     @property
     def held(self) -> int:
@@ -85,15 +85,15 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     """Measure the live tensors of one step of a few examples, which takes milliseconds and no memory to speak of."""
     few = _few(workload)
     loaded = Loaded(few, study, torch.device("cpu"))
-    cell = Cell(loaded, study.batch_sizes[0])
+    training = Training(loaded, study.batch_sizes[0])
     trial = first_trials(study.search, study.batch_sizes[0], study.seed, 1)[0]
-    state = sum(value.nbytes for value in initial_state(cell, trial).values())
+    state = sum(value.nbytes for value in initial_state(training, trial).values())
     scale = torch.empty(0, dtype=loaded.dtype).element_size()
     pairs = [pair for pair in (workload.train, workload.validation, workload.test) if isinstance(pair, tuple)]
     tensors = [tensor for pair in pairs for tensor in leaves(pair)]
     data = sum(t.numel() * (scale if t.is_floating_point() else t.element_size()) for t in tensors)
     raw = sum(tensor.nbytes for tensor in tensors)
-    step, look = _measured(loaded, workload) if device == "cpu" else ((0.0, 0.0), 0)
+    step, evaluation = _measured(loaded, workload) if device == "cpu" else ((0.0, 0.0), 0)
     largest = {size: _largest_batch(timeline) for size, timeline in timelines.items()}
     loops = study.engine.program in ONE_BY_ONE or workload.needs_loop is not None
     return Demand(
@@ -101,15 +101,15 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
         data=data,
         state=state if device == "cpu" else 0,
         step={size: int(step[0] + step[1] * batch) for size, batch in largest.items()},
-        look=look,
+        evaluation=evaluation,
         trials=study.search.count,
         loops=loops,
     )
 
 
 def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], int]:
-    """Of one trial: bytes live within a step, as (constant, per example), and within a look."""
-    steps, looks = [], []
+    """Of one trial: bytes live within a step, as (constant, per example), and within an evaluation."""
+    steps, evaluations = [], []
     rule = RULES[loaded.algorithm.optimizer]
     graph = rule.needs_hessian_diagonal
     with seeded(0):
@@ -129,13 +129,13 @@ def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], 
             steps.append(live.peak * (2 if graph else 1) + own)
             with _LiveBytes() as live, torch.no_grad():
                 called(module.eval(), inputs)
-            looks.append(live.peak)
-    slope, look = (max(0.0, (values[1] - values[0]) / (PROBED[1] - PROBED[0])) for values in (steps, looks))
+            evaluations.append(live.peak)
+    slope, evaluation = (max(0.0, (values[1] - values[0]) / (PROBED[1] - PROBED[0])) for values in (steps, evaluations))
     data = workload.validation
     part = LATER_PART["cpu"] if workload.loss_per == "example" else workload.evaluation_batch_size
     if isinstance(data, tuple):
         part = min(part, int(next(leaves(data)).shape[0]))
-    return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(looks[0] + look * part)
+    return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(evaluations[0] + evaluation * part)
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ import polars as pl
 
 from batchscope import workloads
 from batchscope.analysis.reach import diverging, nearest
-from batchscope.engine.choice import Choice
+from batchscope.engine.choice import ProgramChoice
 from batchscope.engine.training import DTYPES
 from batchscope.errors import StoreError, StudyError
 from batchscope.executors import starting
@@ -24,12 +24,12 @@ from batchscope.executors.local import (
     Inline,
     Processes,
     Running,
-    Setup,
+    WorkerSetup,
 )
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import FolderCheckpoints, Result, Skipped
 from batchscope.machine.devices import resolve_device
-from batchscope.plan.race import Heat, Race, Unit
+from batchscope.plan.race import Race, SearchRound, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.search_rounds import BatchSize
 from batchscope.runs import notes
@@ -37,7 +37,7 @@ from batchscope.runs.choices import Recorded, check_pins, failed, joined, pinned
 from batchscope.runs.demand import demand
 from batchscope.runs.layout import lay_out
 from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
-from batchscope.runs.progress import Lane, Progress
+from batchscope.runs.progress import BatchSizeProgress, Progress
 from batchscope.runs.rows import Computed, Record, measurement_rows, outcomes, trial_row
 from batchscope.spec.space import Space
 from batchscope.spec.study import Study
@@ -95,11 +95,11 @@ class Driver:
         self._shares = known if self._layout.workers else None
         self._device, self._data_dir, self._given = device, data_dir, workload
         self._sizes: dict[int, BatchSize] = {}
-        self._choices: dict[int, Choice] = dict(self._recorded.choices)
+        self._choices: dict[int, ProgramChoice] = dict(self._recorded.choices)
         self._skipped: dict[int, str] = {}
-        self._names: dict[tuple[Heat, int], str] = {}
+        self._names: dict[tuple[SearchRound, int], str] = {}
         self._computed: list[Computed] = []
-        self._changed: set[tuple[Heat, int]] = set()
+        self._changed: set[tuple[SearchRound, int]] = set()
         self._seconds: dict[str, tuple[float, float]] = {}
         self._spent = [0.0, 0.0]
         self._started = self._committed = time.monotonic()
@@ -137,8 +137,8 @@ class Driver:
         """The run folder: a new one, or one that holds a run of this study.
 
         Raises:
-            StudyError: If the folder holds a run of another workload or algorithm, or looks that ended early without
-                what this study asks for.
+            StudyError: If the folder holds a run of another workload or algorithm, or evaluations that ended early
+                without what this study asks for.
         """
         text = self._study.to_yaml()
         if not (self._folder / "study.yaml").exists():
@@ -196,7 +196,7 @@ class Driver:
         if shares is not None and data is not None and not workloads.is_file(study.workload):
             given = data.skeleton(shares)
         self._shares = None
-        setup = Setup(
+        setup = WorkerSetup(
             self._study,
             self._device,
             checkpoints,
@@ -223,7 +223,7 @@ class Driver:
         while waiting:
             task, reply = executor.next()
             waiting -= 1
-            if isinstance(task, Choosing) and isinstance(reply, Choice):
+            if isinstance(task, Choosing) and isinstance(reply, ProgramChoice):
                 self._settle(task.batch_size, reply, *([reply.remark] if reply.remark else []))
                 waiting += self._begin(executor, task.batch_size)
             elif isinstance(task, Choosing) and isinstance(reply, Skipped):
@@ -236,7 +236,7 @@ class Driver:
                 self._tell()
         self._tell()
 
-    def _settle(self, batch_size: int, choice: Choice, *remarks: str) -> None:
+    def _settle(self, batch_size: int, choice: ProgramChoice, *remarks: str) -> None:
         """Note how a batch size is computed from here on, and what there is to say of it."""
         self._choices[batch_size] = choice
         self._note({"choices": written(self._choices)}, *remarks)
@@ -278,23 +278,23 @@ class Driver:
                     if known is not None:
                         race.record(unit, known)
                     else:
-                        executor.submit(Running(unit, self._choices[race.heat.batch_size]))
+                        executor.submit(Running(unit, self._choices[race.search_round.batch_size]))
                         submitted += 1
             if race.finished:
-                self._changed.update((race.heat, trial.index) for trial in race.trials)
-        size = self._sizes[races[0].heat.batch_size]
+                self._changed.update((race.search_round, trial.index) for trial in race.trials)
+        size = self._sizes[races[0].search_round.batch_size]
         if size.finished:
             following = size.follow()
             if following:
-                self._note_spaces(races[0].heat.batch_size, size.spaces)
+                self._note_spaces(races[0].search_round.batch_size, size.spaces)
                 return submitted + self._continue(executor, *following)
-            self._finish(executor, races[0].heat.batch_size)
+            self._finish(executor, races[0].search_round.batch_size)
         return submitted
 
     def _take(self, executor: Executor, result: Result) -> int:
         """Record a unit that was computed; how many more follow from it."""
-        unit, race = result.unit, self._race(result.unit.heat)
-        size, choice = unit.heat.batch_size, self._choices[unit.heat.batch_size]
+        unit, race = result.unit, self._race(result.unit.search_round)
+        size, choice = unit.search_round.batch_size, self._choices[unit.search_round.batch_size]
         if result.failed and choice.program != "loop":
             remark = f"batch size {size} went on with engine.program=loop: {choice.program} failed {result.failed}"
             self._settle(size, failed(choice, result.failed), remark)
@@ -306,7 +306,7 @@ class Driver:
             self._spent[1] += max(0.0, result.evaluation_seconds - before[1])
         race.record(unit, outcomes(result, self._study.goals))
         self._computed.append(Computed(result, ids, [self._record.steps(name) for name in ids]))
-        self._changed.update((unit.heat, index) for index in unit.members)
+        self._changed.update((unit.search_round, index) for index in unit.members)
         return self._continue(executor, race)
 
     def _finish(self, executor: Executor, batch_size: int) -> None:
@@ -340,14 +340,14 @@ class Driver:
     def _commit(self) -> None:
         """Write what was computed since the last time."""
         rows = []
-        for heat, index in sorted(self._changed):
-            race = self._race(heat)
+        for search_round, index in sorted(self._changed):
+            race = self._race(search_round)
             trial = race.trial(index)
             name = self._name(race, index)
             # A study that was changed may ask for fewer steps than the folder has, or pass over them again.
             steps = max(race.steps(index), self._record.steps(name))
             seconds = self._seconds.get(name, self._record.seconds(name))
-            examples = self._timelines[heat.batch_size].examples(steps)
+            examples = self._timelines[search_round.batch_size].examples(steps)
             rows.append(trial_row(trial, name, race.status(index), steps, examples, seconds))
         if rows:
             trials = pl.from_dicts(rows, infer_schema_length=None)
@@ -356,40 +356,42 @@ class Driver:
         self._computed.clear()
         self._committed = time.monotonic()
 
-    def _race(self, heat: Heat) -> Race:
-        return self._sizes[heat.batch_size].races[heat]
+    def _race(self, search_round: SearchRound) -> Race:
+        return self._sizes[search_round.batch_size].races[search_round]
 
     def _ids(self, unit: Unit) -> list[str]:
-        race = self._race(unit.heat)
+        race = self._race(unit.search_round)
         return [self._name(race, index) for index in unit.members]
 
     def _name(self, race: Race, index: int) -> str:
-        if (race.heat, index) not in self._names:
-            self._names[race.heat, index] = race.trial(index).id(self._context)
-        return self._names[race.heat, index]
+        if (race.search_round, index) not in self._names:
+            self._names[race.search_round, index] = race.trial(index).id(self._context)
+        return self._names[race.search_round, index]
 
     def _tell(self) -> None:
         """Report the progress."""
         self._told = time.monotonic()
-        lanes = []
+        batch_sizes = []
         for batch_size in self._study.batch_sizes:
             size = self._sizes.get(batch_size)
             if size is None:
                 skipped = self._skipped.get(batch_size, "")
                 share, best = 1.0 if skipped else 0.0, dict.fromkeys(self._study.goals)
-                lanes.append(Lane(batch_size, share, 0, 0, best, choosing=not skipped, skipped=skipped))
+                batch_sizes.append(
+                    BatchSizeProgress(batch_size, share, 0, 0, best, choosing=not skipped, skipped=skipped)
+                )
                 continue
             races = list(size.races.values())
             share = sum(race.share_done() for race in races) / len(races)
             statuses = [race.status(trial.index) for race in races for trial in race.trials]
             best = {goal: size.winner(goal) for goal in self._study.goals}
-            lanes.append(Lane(batch_size, share, len(statuses), statuses.count("diverged"), best))
-        if not self._warned and not any(steps for lane in lanes for steps in lane.best.values()):
-            lost = diverging(sum(lane.trials for lane in lanes), sum(lane.diverged for lane in lanes))
+            batch_sizes.append(BatchSizeProgress(batch_size, share, len(statuses), statuses.count("diverged"), best))
+        if not self._warned and not any(steps for size in batch_sizes for steps in size.best.values()):
+            lost = diverging(sum(size.trials for size in batch_sizes), sum(size.diverged for size in batch_sizes))
             self._warned = bool(lost)
             self._remarks += [lost] if lost else []
         seconds = time.monotonic() - self._started
-        self._on_progress(Progress(tuple(lanes), seconds, self._spent[0], self._spent[1], tuple(self._remarks)))
+        self._on_progress(Progress(tuple(batch_sizes), seconds, self._spent[0], self._spent[1], tuple(self._remarks)))
 
 
 def _difference(before: str, after: str) -> str:

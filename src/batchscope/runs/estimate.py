@@ -1,4 +1,4 @@
-"""What a study would cost: trials, rungs, looks, time and memory, before anything is run."""
+"""What a study would cost: trials, rungs, evaluations, time and memory, before anything is run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batchscope import workloads
 from batchscope.engine.calling import called
 from batchscope.engine.choice import (
     CannotTrain,
-    Choice,
+    ProgramChoice,
     choose,
     in_words,
     milliseconds_per_step,
@@ -23,7 +23,7 @@ from batchscope.engine.choice import (
 from batchscope.engine.evaluate import Part, parts, validation_size
 from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
-from batchscope.engine.training import Cell, Loaded, losses
+from batchscope.engine.training import Loaded, Training, losses
 from batchscope.machine.devices import resolve_device
 from batchscope.machine.sizes import parse_size
 from batchscope.plan.rungs import Grid
@@ -53,18 +53,18 @@ class Row:
         trials: Feasible ones wanted.
         steps: Budget of a trial.
         rungs: At which all trials are waited for.
-        looks: Evaluations of a trial that is trained to the budget.
+        evaluations: Evaluations of a trial that is trained to the budget.
         choice: The program, and how it was timed; without timings where a step would have taken too long to try.
         train_seconds: For all trials to the budget on one worker; a race most often ends far earlier.
-        evaluation_seconds: Likewise, with every look in full; most looks of a race end early.
+        evaluation_seconds: Likewise, with every evaluation in full; most evaluations of a race end early.
     """
 
     batch_size: int
     trials: int
     steps: int
     rungs: int
-    looks: int
-    choice: Choice
+    evaluations: int
+    choice: ProgramChoice
     train_seconds: float
     evaluation_seconds: float
 
@@ -124,7 +124,7 @@ def estimate(
     known = (workload or workloads.load(study.workload, data_dir)).measuring(study.metrics)
     check_goals(study, known)
     timelines = timelines_of(study, known)
-    choices: Mapping[int, Choice] = {}
+    choices: Mapping[int, ProgramChoice] = {}
     recorded_threads = None
     if replay_choices is not None:
         recorded = replayed(Path(replay_choices), study, device)
@@ -145,7 +145,7 @@ def estimate(
             per_example = _seconds_per_example(loaded)
             for place, (batch_size, grid) in enumerate(grids.items()):
                 left = (ends - time.perf_counter()) / (len(grids) - place)
-                timer = _Timer(study, Cell(loaded, batch_size), grid)
+                timer = _Timer(study, Training(loaded, batch_size), grid)
                 if left < CHOOSING_STEPS * batch_size * per_example:
                     rows.append(timer.reckoned(batch_size * per_example, per_example, rows[-1] if rows else None))
                     continue
@@ -186,36 +186,40 @@ def _seconds_per_example(loaded: Loaded) -> float:
 class _Timer:
     """What the work at a batch size takes."""
 
-    def __init__(self, study: Study, cell: Cell, grid: Grid) -> None:
-        self._study, self._cell, self._grid = study, cell, grid
+    def __init__(self, study: Study, training: Training, grid: Grid) -> None:
+        self._study, self._training, self._grid = study, training, grid
 
-    def timed(self, recorded: Choice | None, trials: list[Trial], seconds: float) -> Row:
+    def timed(self, recorded: ProgramChoice | None, trials: list[Trial], seconds: float) -> Row:
         """By measurement, of the recorded choice or of one that is made in about so many seconds."""
         if recorded is None:
-            chosen = choose(self._cell, trials, self._study.engine, seconds)
+            chosen = choose(self._training, trials, self._study.engine, seconds)
             choice, program = chosen.choice, chosen.program
         else:
-            choice, program = recorded, program_of(recorded, self._cell)
-        pack = Pack.fresh(self._cell, trials[: choice.pack_size])
+            choice, program = recorded, program_of(recorded, self._training)
+        pack = Pack.fresh(self._training, trials[: choice.pack_size])
         known = choice.timings.get(f"{choice.program}-{choice.pack_size}")
         step = known or milliseconds_per_step(program, pack.trials, seconds / 10)
-        part: Part = list(parts(self._cell))[-1]
-        look = math.inf
+        part: Part = list(parts(self._training))[-1]
+        evaluation = math.inf
         for _ in range(2):
             started = time.perf_counter()
             program.evaluate(pack.state, part.examples)
-            look = time.perf_counter() - started
+            evaluation = time.perf_counter() - started
         size = int(next(leaves(part.examples)).shape[0])
-        return self._row(choice, step / 1000, look / len(pack.trials) * validation_size(self._cell) / size)
+        return self._row(choice, step / 1000, evaluation / len(pack.trials) * validation_size(self._training) / size)
 
     def reckoned(self, step: float, example: float, smaller: Row | None) -> Row:
         """From the seconds of a step and of an example, or from a smaller batch size whose evaluation was timed."""
-        look = smaller.evaluation_seconds / smaller.trials / smaller.looks if smaller else None
-        choice = replace(smaller.choice, timings={}) if smaller else Choice("loop", 1)
-        return self._row(choice, step, validation_size(self._cell) * example / 3 if look is None else look)
+        evaluation = smaller.evaluation_seconds / smaller.trials / smaller.evaluations if smaller else None
+        choice = replace(smaller.choice, timings={}) if smaller else ProgramChoice("loop", 1)
+        return self._row(
+            choice, step, validation_size(self._training) * example / 3 if evaluation is None else evaluation
+        )
 
-    def _row(self, choice: Choice, step: float, look: float) -> Row:
+    def _row(self, choice: ProgramChoice, step: float, evaluation: float) -> Row:
         count, grid = self._study.search.count, self._grid
-        looks = len(grid.looks())
-        train, evaluation = count * grid.last * step, count * looks * look
-        return Row(self._cell.batch_size, count, grid.last, len(grid.rungs()), looks, choice, train, evaluation)
+        evaluations = len(grid.evaluations())
+        train, evaluation = count * grid.last * step, count * evaluations * evaluation
+        return Row(
+            self._training.batch_size, count, grid.last, len(grid.rungs()), evaluations, choice, train, evaluation
+        )

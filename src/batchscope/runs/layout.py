@@ -7,11 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, Choice
+from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, ProgramChoice
 from batchscope.machine.cores import available_cores
 from batchscope.machine.memory import available_bytes
 from batchscope.runs.demand import Demand, resident
-from batchscope.runs.memory import Fit, fit
+from batchscope.runs.memory import MemoryPlan, fit
 from batchscope.spec.study import Study
 
 
@@ -20,7 +20,7 @@ class Layout:
     """Workers, threads for each, and what fits."""
 
     threads: int
-    fit: Fit
+    fit: MemoryPlan
 
     @property
     def workers(self) -> int:
@@ -33,7 +33,7 @@ def lay_out(
     need: Demand,
     workers: int | None,
     device: str,
-    choices: Mapping[int, Choice],
+    choices: Mapping[int, ProgramChoice],
     threads: int | None,
     max_memory: int | None,
 ) -> Layout:
@@ -74,7 +74,7 @@ def thread_limit() -> int | None:
     return max(1, int(first)) if first.isdecimal() else None
 
 
-def _packs(study: Study, choice: Choice | None, sharing: int) -> Sequence[int]:
+def _packs(study: Study, choice: ProgramChoice | None, sharing: int) -> Sequence[int]:
     """The pack sizes that a batch size may have; where they are open, every worker gets a pack of its trials."""
     if choice is not None:
         return [choice.pack_size]

@@ -12,7 +12,7 @@ from batchscope.runs.demand import Demand, MiB
 
 
 @dataclass(frozen=True)
-class Fit:
+class MemoryPlan:
     """What is run at once so that it fits.
 
     Attributes:
@@ -28,7 +28,7 @@ class Fit:
     bytes: int
 
 
-def fit(need: Demand, workers: int, packs: Mapping[int, Sequence[int]], limit: int | None) -> Fit:
+def fit(need: Demand, workers: int, packs: Mapping[int, Sequence[int]], limit: int | None) -> MemoryPlan:
     """As many workers as fit with the largest packs; if not even one does, one with smaller packs.
 
     Args:
@@ -74,11 +74,11 @@ def _bare(need: Demand, workers: int, packs: Mapping[int, int]) -> int:
     return need.libraries + need.data + workers * need.libraries + max(1, workers) * peak
 
 
-def _fitted(need: Demand, workers: int, packs: Mapping[int, int]) -> Fit:
-    return Fit(workers, dict(packs), None, _bare(need, workers, packs) + need.held)
+def _fitted(need: Demand, workers: int, packs: Mapping[int, int]) -> MemoryPlan:
+    return MemoryPlan(workers, dict(packs), None, _bare(need, workers, packs) + need.held)
 
 
-def _with_states_on_disk(need: Demand, found: Fit, limit: int) -> Fit | None:
+def _with_states_on_disk(need: Demand, found: MemoryPlan, limit: int) -> MemoryPlan | None:
     left = limit - _bare(need, found.workers, found.pack_limits)
     if left < 0:
         return None

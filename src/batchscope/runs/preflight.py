@@ -1,4 +1,4 @@
-"""What is settled before the first step: budgets, looks, device, and whether the goals can be measured at all."""
+"""What is settled before the first step: budgets, evaluations, device, and whether the goals can be measured at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def timelines_of(study: Study, workload: Workload) -> dict[int, Timeline]:
 
 
 def grids_of(study: Study, timelines: Mapping[int, Timeline]) -> dict[int, Grid]:
-    """Looks and rungs at every batch size."""
+    """Evaluations and rungs at every batch size."""
     ratio, first = study.evaluation.ratio, study.evaluation.first
     return {size: Grid(ratio, first, timeline.last) for size, timeline in timelines.items()}
 
@@ -73,21 +73,22 @@ def _of_loss(study: Study, workload: Workload) -> list[str]:
 
 
 def check_extension(study: Study, folder: Path, measurements: pl.LazyFrame) -> None:
-    """Refuse to go on with a run whose looks ended early without what this study asks for.
+    """Refuse to go on with a run whose evaluations ended early without what this study asks for.
 
     Raises:
-        StudyError: If a goal is easier than those that the looks had in mind, or the policy needs every look.
+        StudyError: If a goal is easier than those that the evaluations had in mind, or the policy needs every
+            evaluation.
     """
     columns = measurements.collect_schema().names()
     remedy = "give another folder with -o, or run with evaluation.sequential=false there from the start"
     for goal in study.goals:
         if goal.metric in columns and undecided(measurements, goal):
             raise StudyError(
-                f"{folder} cannot tell when its trials reached {goal}: looks there ended early, once it was clear that "
+                f"{folder} cannot tell when its trials reached {goal}: evaluations there ended early, once it was clear that "
                 f"a trial was out of reach of the goals of that time, and none of these was as easy; {remedy}"
             )
-    if not study.ends_looks_early and any(ended_early(measurements, name) for name in columns if is_metric(name)):
+    if not study.ends_evaluations_early and any(ended_early(measurements, name) for name in columns if is_metric(name)):
         raise StudyError(
-            f"policy: {study.policy} needs every look in full, and looks in {folder} ended early, once it was clear "
+            f"policy: {study.policy} needs every evaluation in full, and evaluations in {folder} ended early, once it was clear "
             f"that a trial was out of reach of its goals; {remedy}"
         )

@@ -9,7 +9,7 @@ from batchscope.spec.goal import Goal
 
 
 @dataclass(frozen=True)
-class Lane:
+class BatchSizeProgress:
     """How far one batch size is.
 
     Attributes:
@@ -36,14 +36,14 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        lanes: One for each batch size.
+        batch_sizes: One for each batch size.
         seconds: Since this driver began.
         train_seconds: Spent on training, over all workers.
         evaluation_seconds: Spent on evaluation, over all workers.
         remarks: What should be known before the run ends: goals that nothing came to, and trials that diverge.
     """
 
-    lanes: tuple[Lane, ...]
+    batch_sizes: tuple[BatchSizeProgress, ...]
     seconds: float
     train_seconds: float
     evaluation_seconds: float
@@ -52,4 +52,4 @@ class Progress:
     @property
     def share(self) -> float:
         """Of the whole work that is done, roughly: batch sizes count alike."""
-        return sum(lane.share for lane in self.lanes) / len(self.lanes)
+        return sum(size.share for size in self.batch_sizes) / len(self.batch_sizes)

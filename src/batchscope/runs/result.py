@@ -111,7 +111,8 @@ class Run:
         ``AnalysisError``.
 
         Args:
-            goal: Such as ``"validation/error < 0.15"``; a goal of the study, or one that no look ended too early for.
+            goal: Such as ``"validation/error < 0.15"``; a goal of the study, or one that no evaluation ended too early
+                for.
             equal_trials: Take the same number of trials at every batch size.
         """
         return self.curves([] if goal is None else [goal], equal_trials=equal_trials)[0]
@@ -217,11 +218,11 @@ class Run:
         return snippet(self.study, option, aim, kind, train_size=self._train_size())
 
     def _train_size(self) -> int | None:
-        """Examples in an epoch, as the looks tell them."""
-        looks = self.measurements
-        if not {"examples", "epoch"} <= set(looks.collect_schema().names()):
+        """Examples in an epoch, as the evaluations tell them."""
+        evaluations = self.measurements
+        if not {"examples", "epoch"} <= set(evaluations.collect_schema().names()):
             return None
-        known = looks.filter(pl.col("epoch").is_finite() & (pl.col("epoch") > 0))
+        known = evaluations.filter(pl.col("epoch").is_finite() & (pl.col("epoch") > 0))
         last = known.select("examples", "epoch").sort("examples").last().collect()
         return None if last.is_empty() else round(last.item(0, "examples") / last.item(0, "epoch"))
 

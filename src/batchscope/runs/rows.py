@@ -16,7 +16,7 @@ from batchscope.plan.race import Outcome, Unit
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
 
-_LOOK_COLUMNS = {
+_EVALUATION_COLUMNS = {
     "trial": pl.String,
     "batch_size": pl.Int64,
     "step": pl.Int64,
@@ -33,7 +33,8 @@ class Computed:
     Attributes:
         result: Of the unit.
         ids: Of its trials.
-        known: For every trial, the last look that is written already: an extended run passes again over what it has.
+        known: For every trial, the last evaluation that is written already: an extended run passes again over what it
+            has.
     """
 
     result: Result
@@ -42,28 +43,28 @@ class Computed:
 
 
 def measurement_rows(units: Sequence[Computed]) -> pl.DataFrame:
-    """The looks of units, one row for each trial and look, without those after a trial was over.
+    """The evaluations of units, one row for each trial and evaluation, without those after a trial was over.
 
     Plain lists first and one table at the end: a table for every trial would take longer than many a unit.
     """
-    metrics = dict.fromkeys(name for unit in units for name in unit.result.looks.metrics)
-    columns: dict[str, list[Any]] = {name: [] for name in (*_LOOK_COLUMNS, *metrics)}
+    metrics = dict.fromkeys(name for unit in units for name in unit.result.evaluations.metrics)
+    columns: dict[str, list[Any]] = {name: [] for name in (*_EVALUATION_COLUMNS, *metrics)}
     for unit in units:
-        looks, batch_size = unit.result.looks, unit.result.unit.heat.batch_size
-        epochs = [None if math.isnan(epoch) else epoch for epoch in looks.epochs]
+        evaluations, batch_size = unit.result.evaluations, unit.result.unit.search_round.batch_size
+        epochs = [None if math.isnan(epoch) else epoch for epoch in evaluations.epochs]
         for k, (trial, start, end) in enumerate(zip(unit.ids, unit.known, unit.result.steps, strict=True)):
-            within = slice(bisect.bisect_right(looks.steps, start), bisect.bisect_right(looks.steps, end))
-            count = len(looks.steps[within])
+            within = slice(bisect.bisect_right(evaluations.steps, start), bisect.bisect_right(evaluations.steps, end))
+            count = len(evaluations.steps[within])
             columns["trial"] += [trial] * count
             columns["batch_size"] += [batch_size] * count
-            columns["step"] += looks.steps[within]
-            columns["examples"] += looks.examples[within]
+            columns["step"] += evaluations.steps[within]
+            columns["examples"] += evaluations.examples[within]
             columns["epoch"] += epochs[within]
-            columns["seconds"] += looks.seconds[within]
+            columns["seconds"] += evaluations.seconds[within]
             for name in metrics:
-                rows = looks.metrics.get(name)
+                rows = evaluations.metrics.get(name)
                 columns[name] += [None] * count if rows is None else [row[k] for row in rows[within]]
-    return pl.DataFrame(columns, schema=_LOOK_COLUMNS | dict.fromkeys(metrics, pl.Float64))
+    return pl.DataFrame(columns, schema=_EVALUATION_COLUMNS | dict.fromkeys(metrics, pl.Float64))
 
 
 def trial_row(
@@ -87,11 +88,11 @@ def trial_row(
 
 def outcomes(result: Result, goals: Sequence[Goal]) -> dict[int, Outcome]:
     """What became of every trial of a unit, by trial index."""
-    looks, found = result.looks, {}
+    evaluations, found = result.evaluations, {}
     for k, index in enumerate(result.unit.members):
         reached: dict[Goal, int] = {}
         for goal in goals:
-            for step, row in zip(looks.steps, looks.metrics[goal.metric], strict=True):
+            for step, row in zip(evaluations.steps, evaluations.metrics[goal.metric], strict=True):
                 value = row[k]
                 if value is not None and goal.is_reached(value):
                     reached[goal] = step
@@ -102,7 +103,7 @@ def outcomes(result: Result, goals: Sequence[Goal]) -> dict[int, Outcome]:
 
 
 def _best(goal: Goal, result: Result, k: int) -> float | None:
-    rows = result.looks.metrics[goal.metric]
+    rows = result.evaluations.metrics[goal.metric]
     values = [value for row in rows if (value := row[k]) is not None and math.isfinite(value)]
     return functools.reduce(goal.better, values) if values else None
 
@@ -152,7 +153,7 @@ class Record:
         return best[known - 1] if known else None
 
     def steps(self, name: str) -> int:
-        """The last look that is known of a trial; 0 for an unknown one."""
+        """The last evaluation that is known of a trial; 0 for an unknown one."""
         return self._known[name][0] if name in self._known else 0
 
     def seconds(self, name: str) -> tuple[float, float]:

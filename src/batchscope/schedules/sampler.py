@@ -250,6 +250,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             size = self.schedule.train_size
             generator = torch_generator(self._seed, "order", epoch)
             order = torch.randperm(size, generator=generator) if self._shuffle else torch.arange(size)
-            # Two are enough: a wrapped batch looks into the next epoch.
+            # Two are enough: a wrapped batch reaches into the next epoch.
             self._orders = {key: kept for key, kept in self._orders.items() if key == epoch - 1} | {epoch: order}
         return self._orders[epoch]

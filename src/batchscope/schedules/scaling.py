@@ -19,15 +19,15 @@ from batchscope.schedules.table import SCALING_RULES, ScalingRule
 
 _SGD_ONLY = "a rule for SGD, which says nothing about Adam's averages"
 _MOMENTUM = {
-    "blr": "the rule changes nothing",
-    "lsr": "at fixed momentum eta/B keeps the noise scale eta N / (B (1 - momentum)) (S18 equation 5)",
-    "srsr": "the rule keeps the noise of one update, which momentum multiplies alike at every batch size",
+    "constant": "the rule changes nothing",
+    "linear": "at fixed momentum eta/B keeps the noise scale eta N / (B (1 - momentum)) (S18 equation 5)",
+    "square_root": "the rule keeps the noise of one update, which momentum multiplies alike at every batch size",
     "adam_square_root": "no hyperparameter of Adam; its beta1 is scaled",
 }
 _WEIGHT_DECAY = {
-    "blr": "the rule changes nothing, so weights shrink 1/k as much an epoch; wd times k would keep that",
-    "lsr": "eta wd grows by k while updates an epoch fall by k, so weights shrink as much an epoch as before",
-    "srsr": "the rule is silent; weights shrink 1/sqrt(k) as much an epoch, wd times sqrt(k) would keep that",
+    "constant": "the rule changes nothing, so weights shrink 1/k as much an epoch; wd times k would keep that",
+    "linear": "eta wd grows by k while updates an epoch fall by k, so weights shrink as much an epoch as before",
+    "square_root": "the rule is silent; weights shrink 1/sqrt(k) as much an epoch, wd times sqrt(k) would keep that",
     "adam_square_root": "the rule is silent; decoupled (AdamW), weights shrink 1/sqrt(k) as much an epoch, "
     "wd times sqrt(k) would keep that",
 }
@@ -67,9 +67,9 @@ def scale_hyperparameters(
 ) -> Scaled:
     """Carry hyperparameters from ``base_batch_size`` to ``batch_size`` (k times it).
 
-    * "blr", base learning rate: unchanged (G18 section 3).
-    * "lsr", linear: eta k (Goyal 2017; G18). ML18 section 2's constant eta/B is the same rule.
-    * "srsr", square root: eta sqrt(k) (G18 section 2, Hoffer 2017).
+    * "constant", base learning rate: unchanged (G18 section 3).
+    * "linear", linear: eta k (Goyal 2017; G18). ML18 section 2's constant eta/B is the same rule.
+    * "square_root", square root: eta sqrt(k) (G18 section 2, Hoffer 2017).
     * "adam_square_root": eta sqrt(k), 1 - beta1 and 1 - beta2 times k, epsilon / sqrt(k) (Malladi 2022, the
       scaling rule for Adam from its SDE). Where k (1 - beta) would pass 1 the average has no memory left:
       beta is held at 0, and ``changed`` says so.
@@ -84,8 +84,8 @@ def scale_hyperparameters(
         beta1: Of Adam.
         beta2: Of Adam.
         epsilon: Of Adam.
-        warm_up_examples: Length of the warm-up, W epochs times N; the same at every batch size. "lsr" and
-            "srsr" warm up from the base rate (G18, W = 10 epochs), "adam_square_root" from 0.
+        warm_up_examples: Length of the warm-up, W epochs times N; the same at every batch size. "linear" and
+            "square_root" warm up from the base rate (G18, W = 10 epochs), "adam_square_root" from 0.
 
     Raises:
         ScheduleError: If the rule is unknown or a value cannot be scaled.
@@ -108,10 +108,10 @@ def scale_hyperparameters(
     }
     kept = {"momentum": _MOMENTUM[rule], "weight_decay": _WEIGHT_DECAY[rule]}
     changed: dict[str, str] = {}
-    if rule == "blr":
+    if rule == "constant":
         kept["learning_rate"] = "one rate for all batch sizes is the rule"
     else:
-        changed["learning_rate"] = f"times {'k' if rule == 'lsr' else 'sqrt(k)'} = {factor:.6g}"
+        changed["learning_rate"] = f"times {'k' if rule == 'linear' else 'sqrt(k)'} = {factor:.6g}"
     if rule == "adam_square_root":
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if beta is not None:

@@ -23,7 +23,9 @@ LEARNING_RATE_PARAMETERS: Mapping[str, Mapping[str, bool]] = MappingProxyType(
 )
 """Study-file name -> every parameter of the schedule, and whether it must be given."""
 
-ScalingRule = Literal["blr", "lsr", "srsr", "adam_square_root"]
+ScalingRule = Literal["constant", "linear", "square_root", "adam_square_root"]
 
-SCALING_RULES: Mapping[str, float] = MappingProxyType({"blr": 0.0, "lsr": 1.0, "srsr": 0.5, "adam_square_root": 0.5})
+SCALING_RULES: Mapping[str, float] = MappingProxyType(
+    {"constant": 0.0, "linear": 1.0, "square_root": 0.5, "adam_square_root": 0.5}
+)
 """Study-file name -> the power of k that multiplies the learning rate."""

@@ -11,8 +11,8 @@ from batchscope.errors import StudyError
 
 _GOAL = re.compile(r"\s*(?P<metric>[A-Za-z][\w.-]*/[\w.-]+)\s*(?P<side>[<>])(?P<equal>=?)\s*(?P<threshold>\S+)\s*")
 
-# Columns of the measurements where looks may end early: how many validation examples a look took, and behind the name
-# of a metric what was found of it.
+# Columns of the measurements where evaluations may end early: how many validation examples an evaluation took, and
+# behind the name of a metric what was found of it.
 EXAMPLES = "evaluation/examples"
 AT_LEAST = "/at_least"
 AT_MOST = "/at_most"
@@ -23,7 +23,7 @@ TEST = "test/"
 
 @dataclass(frozen=True, order=True)
 class Goal:
-    """Reached at the first look where ``metric`` is strictly beyond ``threshold`` (Sh19 section 4)."""
+    """Reached at the first evaluation where ``metric`` is strictly beyond ``threshold`` (Sh19 section 4)."""
 
     metric: str
     side: Literal["<", ">"]
@@ -66,7 +66,9 @@ class Goal:
 
     @property
     def bound(self) -> str:
-        """The column that says, where a look ended early, how far the metric was away: at least, or at most, that."""
+        """The column that says, where an evaluation ended early, how far the metric was away: at least, or at most,
+        that.
+        """
         return self.metric + (AT_LEAST if self.side == "<" else AT_MOST)
 
     def decides(self, other: Goal) -> bool:

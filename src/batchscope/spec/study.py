@@ -34,7 +34,7 @@ LARGEST_BATCH_SIZE = 2**24
 MOST_BATCH_SIZES = 1000
 MOST_TRIALS = 100_000
 
-# Bounds that no study comes near, and beyond which counting looks and steps would not end.
+# Bounds that no study comes near, and beyond which counting evaluations and steps would not end.
 MOST_STEPS = 2**53
 MOST_EPOCHS = 1e9
 
@@ -224,8 +224,8 @@ class Study(Frozen):
         return self
 
     @property
-    def ends_looks_early(self) -> bool:
-        """Whether a look takes no more validation examples than it needs: in a race, where the goals decide."""
+    def ends_evaluations_early(self) -> bool:
+        """Whether an evaluation takes no more validation examples than it needs: in a race, where the goals decide."""
         return self.policy == "race" and self.evaluation.sequential
 
     @classmethod

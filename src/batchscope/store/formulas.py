@@ -15,7 +15,7 @@ _TEXT = pl.col(pl.String)
 
 
 def defused(frame: Frame) -> Frame:
-    """``frame`` with one ``'`` before every text that is a formula, or looks like one that is quoted already."""
+    """``frame`` with one ``'`` before every text that is a formula, or is like one that is quoted already."""
     number = _TEXT.cast(pl.Float64, strict=False).is_not_null()
     return frame.with_columns(pl.when(number).then(_TEXT).otherwise(_TEXT.str.replace(r"^('*[=+\-@\t\r])", "'$1")))
 

@@ -137,7 +137,7 @@ def _take(folder: Path, own: Path) -> None:
             return
         chain = _chain(folder)
         if not chain:
-            continue  # released between the two looks
+            continue  # released between the two evaluations
         path, last = chain[-1]
         if last.is_alive(_age(path, own)):
             raise StoreError(
@@ -148,7 +148,9 @@ def _take(folder: Path, own: Path) -> None:
         if not _link(own, claim):
             continue  # another taker was quicker: judge it in the next round
         if Owner.read(lock) != chain[0][1]:
-            claim.unlink(missing_ok=True)  # the takeover was finished, and its claims cleared, between the two looks
+            claim.unlink(
+                missing_ok=True
+            )  # the takeover was finished, and its claims cleared, between the two evaluations
             continue
         os.replace(own, lock)
         for leftover in folder.glob("lock.after-*"):

@@ -75,7 +75,7 @@ def measurements_frame(frame: pl.DataFrame) -> pl.DataFrame:
     table = _conform("measurements", frame, {**MEASUREMENTS, **metrics}).sort("trial", "step")
     _require("measurements", table, pl.col("step") >= 0, "steps at least 0")
     if table.select((pl.struct("trial", "step") == pl.struct("trial", "step").shift()).any()).item():
-        raise StoreError("the measurements of a commit hold one step of a trial twice: give one row a look")
+        raise StoreError("the measurements of a commit hold one step of a trial twice: give one row an evaluation")
     return table
 
 

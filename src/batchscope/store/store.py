@@ -21,7 +21,7 @@ from batchscope.store.schema import (
 )
 from batchscope.store.segments import TRIALS, Damage, Pair, Segments, Snapshot
 from batchscope.store.states import WEIGHTS, States
-from batchscope.store.tables import log_of, looks_of, merge_log, resolve_log, trials_of, valid_looks
+from batchscope.store.tables import evaluations_of, log_of, merge_log, resolve_log, trials_of, valid_evaluations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,12 +206,12 @@ class Store:
 
     @property
     def damage(self) -> tuple[Damage, ...]:
-        """The segments that could not be used at the last look; a curve drawn without them may be wrong."""
+        """The segments that could not be used at the last evaluation; a curve drawn without them may be wrong."""
         return tuple(self._damage.values())
 
     @property
     def foreign(self) -> tuple[str, ...]:
-        """The segments of other runs that lay here at the last look, one line each; they do not count."""
+        """The segments of other runs that lay here at the last evaluation, one line each; they do not count."""
         return tuple(self._foreign)
 
     @property
@@ -222,20 +222,20 @@ class Store:
 
     def trials(self) -> pl.DataFrame:
         """One row a trial as last committed, sorted by batch size, replicate, revision and index."""
-        return trials_of(log_of(self._segments.read(self._look)))[0]
+        return trials_of(log_of(self._segments.read(self._evaluation)))[0]
 
     def measurements(self, batch_size: int | None = None) -> pl.LazyFrame:
-        """One row a look of the committed units, each (trial, step) once."""
+        """One row an evaluation of the committed units, each (trial, step) once."""
         return self.tables(batch_size)[1]
 
     def tables(self, batch_size: int | None = None) -> tuple[pl.DataFrame, pl.LazyFrame]:
         """Trials and measurements of one and the same moment, of one batch size or of all."""
 
         def read(snapshot: Snapshot) -> tuple[pl.DataFrame, pl.LazyFrame]:
-            pairs = [pair for pair in self._look(snapshot) if batch_size in {None, pair.batch_size}]
+            pairs = [pair for pair in self._evaluation(snapshot) if batch_size in {None, pair.batch_size}]
             trials, clean = trials_of(log_of(pairs))
-            measured = looks_of(self._segments.measurements(pairs))
-            return trials, measured if clean else valid_looks(measured, trials)
+            measured = evaluations_of(self._segments.measurements(pairs))
+            return trials, measured if clean else valid_evaluations(measured, trials)
 
         return self._segments.read(read)
 
@@ -244,28 +244,28 @@ class Store:
 
         Args:
             trials: A row for every trial that was advanced, as it now stands.
-            measurements: Their looks; those at or before the steps already committed are left out.
+            measurements: Their evaluations; those at or before the steps already committed are left out.
 
         Raises:
             StoreError: If a row breaks a rule of the tables, the lock is lost, or the disk refuses.
         """
         self._must_drive()
-        rows, looks = trials_frame(trials), measurements_frame(measurements)
+        rows, evaluations = trials_frame(trials), measurements_frame(measurements)
         since = [self._known.get(trial, (-1, ()))[0] for trial in rows["trial"]]
         rows = rows.with_columns(pl.Series("since", since, pl.Int64), pl.lit(self._commits, pl.Int64).alias("commit"))
-        stray = looks.join(rows, on=["trial", "batch_size"], how="anti")
+        stray = evaluations.join(rows, on=["trial", "batch_size"], how="anti")
         if len(stray):
-            raise StoreError(f"a commit holds a look of a trial that is not in it: {stray.row(0, named=True)}")
-        looks = looks.join(rows.select("trial", "since", "steps"), on="trial", maintain_order="left")
-        if len(beyond := looks.filter(pl.col("step") > pl.col("steps"))):
-            raise StoreError(f"a commit holds a look beyond the steps of its trial: {beyond.row(0, named=True)}")
-        looks = looks.filter(pl.col("step") > pl.col("since")).drop("since", "steps")
+            raise StoreError(f"a commit holds an evaluation of a trial that is not in it: {stray.row(0, named=True)}")
+        evaluations = evaluations.join(rows.select("trial", "since", "steps"), on="trial", maintain_order="left")
+        if len(beyond := evaluations.filter(pl.col("step") > pl.col("steps"))):
+            raise StoreError(f"a commit holds an evaluation beyond the steps of its trial: {beyond.row(0, named=True)}")
+        evaluations = evaluations.filter(pl.col("step") > pl.col("since")).drop("since", "steps")
         identities = dict(zip(rows["trial"], rows.select(_IDENTITY).iter_rows(), strict=True))
         units = rows.select("trial", "steps").iter_rows()
         news = [self._is_news(trial, steps, identities[trial]) for trial, steps in units]
         rows = rows.filter(pl.Series(news, dtype=pl.Boolean))
         for (batch_size,), part in rows.partition_by("batch_size", as_dict=True, maintain_order=True).items():
-            self._write_pair(batch_size, part, looks.filter(pl.col("batch_size") == batch_size))
+            self._write_pair(batch_size, part, evaluations.filter(pl.col("batch_size") == batch_size))
             for trial, steps in part.select("trial", "steps").iter_rows():
                 self._known[trial] = steps, identities[trial]
             self._loose[batch_size] += 1
@@ -279,7 +279,7 @@ class Store:
         Segments that are large already are left alone, so a reader may go on scanning them.
         """
         self._must_drive()
-        sizes = {pair.batch_size for pair in self._segments.read(self._look)}
+        sizes = {pair.batch_size for pair in self._segments.read(self._evaluation)}
         for size in sorted(sizes) if batch_size is None else [batch_size]:
             self._merge(size, repair=False)
 
@@ -342,7 +342,7 @@ class Store:
             raise StoreError(f"an earlier write to {self.folder} failed: open it again to go on from what is there")
         self._lock.check()
 
-    def _look(self, snapshot: Snapshot) -> tuple[Pair, ...]:
+    def _evaluation(self, snapshot: Snapshot) -> tuple[Pair, ...]:
         known = {} if self._lock is None else self._damage  # a driver moves damaged files away: remember them
         self._damage = known | {damage.file: damage for damage in snapshot.damage}
         self._foreign = [
@@ -355,13 +355,13 @@ class Store:
     def _recover(self) -> None:
         """Bring the folder into the state in which every row is valid and nothing is left over."""
         snapshot = self._segments.read(lambda snapshot: snapshot)
-        pairs = self._look(snapshot)
+        pairs = self._evaluation(snapshot)
         self._segments.tidy(snapshot)
         self._states.tidy()
         for size in {pair.batch_size for pair in pairs}:
             if not resolve_log(log_of([pair for pair in pairs if pair.batch_size == size]))[1]:
                 self._merge(size, repair=True)
-        pairs = self._segments.read(self._look)
+        pairs = self._segments.read(self._evaluation)
         latest, _ = resolve_log(log_of(pairs))
         for trial, steps, *identity in latest.select("trial", "steps", *_IDENTITY).iter_rows():
             self._known[trial] = steps, tuple(identity)
@@ -376,26 +376,26 @@ class Store:
         """Replace the segments of a batch size by one; to ``repair``, all of them, keeping what is valid."""
 
         def gather(snapshot: Snapshot) -> tuple[list[Pair], pl.DataFrame, pl.DataFrame]:
-            pairs = [pair for pair in self._look(snapshot) if pair.batch_size == batch_size]
+            pairs = [pair for pair in self._evaluation(snapshot) if pair.batch_size == batch_size]
             if not repair:
                 pairs = [pair for pair in pairs if not self._segments.is_large(pair)]
-            log, looks = log_of(pairs), looks_of(self._segments.measurements(pairs))
+            log, evaluations = log_of(pairs), evaluations_of(self._segments.measurements(pairs))
             if repair:
                 log = resolve_log(log)[0].with_columns(since=pl.lit(-1, pl.Int64))
-                looks = valid_looks(looks, log)
-            return pairs, merge_log(log), looks.sort("trial", "step").collect()
+                evaluations = valid_evaluations(evaluations, log)
+            return pairs, merge_log(log), evaluations.sort("trial", "step").collect()
 
-        pairs, rows, looks = self._segments.read(gather)
+        pairs, rows, evaluations = self._segments.read(gather)
         if len(pairs) > 1 or repair:
-            self._write_pair(batch_size, rows, looks, pairs)
+            self._write_pair(batch_size, rows, evaluations, pairs)
             self._segments.remove(pairs)
         self._loose[batch_size] = 1
 
     def _write_pair(
-        self, batch_size: int, rows: pl.DataFrame, looks: pl.DataFrame, replaces: Collection[Pair] = ()
+        self, batch_size: int, rows: pl.DataFrame, evaluations: pl.DataFrame, replaces: Collection[Pair] = ()
     ) -> None:
         self._failed = True  # until it is known that it did not
-        self._segments.write(batch_size, rows, looks, replaces)
+        self._segments.write(batch_size, rows, evaluations, replaces)
         self._failed = False
 
 

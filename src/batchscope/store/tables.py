@@ -1,4 +1,4 @@
-"""From segments to the two tables of a run: what is valid in the log of trials, which looks that covers."""
+"""From segments to the two tables of a run: what is valid in the log of trials, which evaluations that covers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def log_of(pairs: Collection[Pair]) -> pl.DataFrame:
     return log.select(*TRIALS, *hyperparameters, *LOG)
 
 
-def looks_of(frames: list[pl.LazyFrame]) -> pl.LazyFrame:
+def evaluations_of(frames: list[pl.LazyFrame]) -> pl.LazyFrame:
     """One table of measurements; a metric that a segment lacks is null there."""
     if not frames:
         return empty(MEASUREMENTS).lazy()
@@ -28,10 +28,10 @@ def looks_of(frames: list[pl.LazyFrame]) -> pl.LazyFrame:
     return whole.select(*(name for name in MEASUREMENTS if name != "seconds"), *metrics, "seconds")
 
 
-def valid_looks(looks: pl.LazyFrame, trials: pl.DataFrame) -> pl.LazyFrame:
-    """The looks that the valid rows of the log cover, each once."""
+def valid_evaluations(evaluations: pl.LazyFrame, trials: pl.DataFrame) -> pl.LazyFrame:
+    """The evaluations that the valid rows of the log cover, each once."""
     reach = trials.lazy().select("trial", pl.col("steps").alias("_reach"))
-    within = looks.join(reach, on="trial").filter(pl.col("step") <= pl.col("_reach")).drop("_reach")
+    within = evaluations.join(reach, on="trial").filter(pl.col("step") <= pl.col("_reach")).drop("_reach")
     return within.unique(["trial", "step"], keep="first", maintain_order=True)
 
 

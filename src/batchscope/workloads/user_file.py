@@ -60,7 +60,7 @@ def _import(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise WorkloadError(f"a workload file must be a Python file that ends in .py, got {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses and pickle look for the classes of the file
+    sys.modules[name] = module  # where dataclasses and pickle search for the classes of the file
     try:
         with _named_failure(path, "the workload file cannot be imported"):
             spec.loader.exec_module(module)

@@ -32,10 +32,10 @@ def published_name(metric: str) -> str:
 def export_batch_science(store: Store, folder: str | Path, counted: Counted = every) -> Exported:
     """Write ``dataset/model/optimizer/batch_size/{study.json, trial_id/{metadata.json, measurements.csv}}``.
 
-    The layout has no place for seconds, confirmation runs, why a trial was stopped early, or what is known of a look
-    that ended early; ``notes`` counts them.
+    The layout has no place for seconds, confirmation runs, why a trial was stopped early, or what is known of an
+    evaluation that ended early; ``notes`` counts them.
     """
-    trials, looks = counting(store, counted)
+    trials, evaluations = counting(store, counted)
     document = documents.load(store.study_text, "study.yaml")
     names = _names(document)
     notes = []
@@ -46,9 +46,11 @@ def export_batch_science(store: Store, folder: str | Path, counted: Counted = ev
     stopped = trials.filter(pl.col("status").is_in(["pruned", "running", "censored"]))
     if len(stopped):
         notes.append(f"{len(stopped)} trials that were stopped early or still run are INCOMPLETE")
-    if EXAMPLES in looks.collect_schema().names():
-        early = looks.filter(pl.col(EXAMPLES) < pl.col(EXAMPLES).max()).select(pl.len()).collect().item()
-        notes.append(f"{early} looks ended early: their fields are empty, and no goal but the study's can be asked for")
+    if EXAMPLES in evaluations.collect_schema().names():
+        early = evaluations.filter(pl.col(EXAMPLES) < pl.col(EXAMPLES).max()).select(pl.len()).collect().item()
+        notes.append(
+            f"{early} evaluations ended early: their fields are empty, and no goal but the study's can be asked for"
+        )
     written = 0
     with new_folder(Path(folder)) as place:
         for (batch_size,), group in trials.partition_by("batch_size", as_dict=True).items():
@@ -56,7 +58,7 @@ def export_batch_science(store: Store, folder: str | Path, counted: Counted = ev
             study.mkdir(parents=True)
             content = _study(document, batch_size, group, names)
             _write_json(study / "study.json", content)
-            part = looks.filter(pl.col("batch_size") == batch_size).sort("trial", "step").collect()
+            part = evaluations.filter(pl.col("batch_size") == batch_size).sort("trial", "step").collect()
             written += _write_trials(study, group, part)
     return Exported(Path(folder), len(trials), written, tuple(notes))
 
@@ -102,10 +104,10 @@ def _config(config: object) -> dict[str, Any]:
     return {"feasible_points": values, "type": "DISCRETE"}
 
 
-def _write_trials(study: Path, trials: pl.DataFrame, looks: pl.DataFrame) -> int:
+def _write_trials(study: Path, trials: pl.DataFrame, evaluations: pl.DataFrame) -> int:
     numbers = trials["index"] if not trials["index"].is_duplicated().any() else pl.Series(range(len(trials)))
-    metrics = [name for name in looks.columns if is_metric(name) and looks[name].count()]
-    by_trial = looks.partition_by("trial", as_dict=True, maintain_order=True)
+    metrics = [name for name in evaluations.columns if is_metric(name) and evaluations[name].count()]
+    by_trial = evaluations.partition_by("trial", as_dict=True, maintain_order=True)
     columns = [name for name in trials.columns if name.startswith(HYPERPARAMETER)]
     written = 0
     for number, row in zip(numbers, trials.iter_rows(named=True), strict=True):
@@ -117,7 +119,7 @@ def _write_trials(study: Path, trials: pl.DataFrame, looks: pl.DataFrame) -> int
             place / "metadata.json",
             {"parameters": parameters, "status": status, "steps": steps, "trial_id": number},
         )
-        part = by_trial.get((row["trial"],), looks.clear())
+        part = by_trial.get((row["trial"],), evaluations.clear())
         table = part.select("step", *(pl.col(name).alias(published_name(name)) for name in metrics))
         with (place / "measurements.csv").open("wb") as file:
             table.write_csv(file)

@@ -41,12 +41,12 @@ def every(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def counting(store: Store, counted: Counted) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    """The trials of a run that count, and their looks."""
-    trials, looks = store.tables()
+    """The trials of a run that count, and their evaluations."""
+    trials, evaluations = store.tables()
     found = counted(trials)
     if len(found) < len(trials):
-        looks = looks.join(found.lazy().select("trial"), on="trial", how="semi")
-    return found, looks
+        evaluations = evaluations.join(found.lazy().select("trial"), on="trial", how="semi")
+    return found, evaluations
 
 
 @contextmanager

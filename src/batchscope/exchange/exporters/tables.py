@@ -20,10 +20,10 @@ def export_tables(
     A missing value is an empty field in CSV, not-a-number is ``NaN``, and a text that a spreadsheet would take for a
     formula is quoted with ``'``: ``formulas.undefused`` gives it back.
     """
-    trials, looks = counting(store, counted)
+    trials, evaluations = counting(store, counted)
     with new_folder(Path(folder)) as place:
         (place / "study.yaml").write_text(store.study_text, encoding="utf-8")
-        ordered = looks.sort("batch_size", "trial", "step")
+        ordered = evaluations.sort("batch_size", "trial", "step")
         if file_format == "csv":
             with (place / "trials.csv").open("wb") as file:
                 defused(trials).write_csv(file)
@@ -34,4 +34,4 @@ def export_tables(
                 trials.write_parquet(file)
             with (place / "measurements.parquet").open("wb") as file:
                 ordered.sink_parquet(file)
-    return Exported(Path(folder), len(trials), looks.select(pl.len()).collect().item())
+    return Exported(Path(folder), len(trials), evaluations.select(pl.len()).collect().item())

@@ -19,7 +19,7 @@ import polars as pl
 
 from batchscope.errors import DataError
 from batchscope.exchange.importers.cleaning import clean, trial_rows
-from batchscope.exchange.importers.measurements import Looks, read_looks
+from batchscope.exchange.importers.measurements import ReadMeasurements, read_evaluations
 from batchscope.exchange.importers.result import Imported, Problems, check_free, check_goals, new_run
 from batchscope.store.schema import HYPERPARAMETER
 
@@ -87,7 +87,7 @@ def import_batch_science(
     if not found:
         raise DataError(f"{path} holds no study.json at any depth: give a folder of the layout dataset/model/optimizer")
     check_free(folder)
-    total, runs, trial_count, look_count = Problems(), [], 0, 0
+    total, runs, trial_count, evaluation_count = Problems(), [], 0, 0
     for workload, studies in found:
         inner = workload.relative_to(path) if workload.is_relative_to(path) else Path()
         target = folder / inner
@@ -98,16 +98,16 @@ def import_batch_science(
             continue
         with new_run(target, _document(read, inner, given, trials), problems) as store:
             for study in read:
-                rows, looks = _tables(study, problems)
+                rows, evaluations = _tables(study, problems)
                 if not rows.is_empty():
-                    store.commit(rows, looks)
+                    store.commit(rows, evaluations)
                 trial_count += len(rows)
-                look_count += len(looks)
+                evaluation_count += len(evaluations)
         runs.append(target)
         _tell(total, problems, inner)
     if not trial_count:
         raise DataError(f"{path} holds no trial that can be used: " + "; ".join(total.lines()))
-    return Imported(tuple(runs), trial_count, look_count, total.lines())
+    return Imported(tuple(runs), trial_count, evaluation_count, total.lines())
 
 
 def _tell(total: Problems, problems: Problems, workload: Path) -> None:
@@ -215,14 +215,14 @@ def _tables(study: _Study, problems: Problems) -> tuple[pl.DataFrame, pl.DataFra
     if not rows:
         problems.add("studies without any trial", 1, study.folder.name)
         return pl.DataFrame(), pl.DataFrame()
-    read: Looks = read_looks(files, problems)
-    looks = read.frame.rename({name: metric_name(name) for name in read.metrics})
-    looks = looks.with_columns(pl.lit(study.batch_size, pl.Int64).alias("batch_size"))
-    looks = looks.with_columns((pl.col("step") * study.batch_size).alias("examples"))
+    read: ReadMeasurements = read_evaluations(files, problems)
+    evaluations = read.frame.rename({name: metric_name(name) for name in read.metrics})
+    evaluations = evaluations.with_columns(pl.lit(study.batch_size, pl.Int64).alias("batch_size"))
+    evaluations = evaluations.with_columns((pl.col("step") * study.batch_size).alias("examples"))
     metrics = [metric_name(name) for name in read.metrics]
-    looks = clean(looks, metrics, problems)
+    evaluations = clean(evaluations, metrics, problems)
     trials = pl.DataFrame(rows, infer_schema_length=None, strict=False)
-    return trial_rows(trials, looks, metrics, problems), looks
+    return trial_rows(trials, evaluations, metrics, problems), evaluations
 
 
 def _trial(study: _Study, number: int, problems: Problems) -> dict[str, Any] | None:

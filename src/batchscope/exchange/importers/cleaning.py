@@ -10,26 +10,27 @@ from batchscope.store.schema import HYPERPARAMETER
 LARGEST_STEP = 2**53
 
 
-def clean(looks: pl.DataFrame, metrics: list[str], problems: Problems) -> pl.DataFrame:
-    """Looks fit for a run: sorted, each (trial, step) once, every value a number or missing.
+def clean(evaluations: pl.DataFrame, metrics: list[str], problems: Problems) -> pl.DataFrame:
+    """Evaluations fit for a run: sorted, each (trial, step) once, every value a number or missing.
 
     Args:
-        looks: ``trial``, ``batch_size``, ``step`` without nulls, metrics and further columns, in the source's order.
+        evaluations: ``trial``, ``batch_size``, ``step`` without nulls, metrics and further columns, in the source's
+            order.
         metrics: The names of the metric columns.
         problems: Where to count what was done.
     """
     place = ("trial", "step")
     for name in metrics:
-        wild = looks.filter(pl.col(name).is_not_null() & ~pl.col(name).is_finite())
+        wild = evaluations.filter(pl.col(name).is_not_null() & ~pl.col(name).is_finite())
         problems.add_rows(f"values of {name} that are not finite, kept as not-a-number", wild)
-    looks = looks.with_columns(
+    evaluations = evaluations.with_columns(
         pl.when(pl.col(name).is_finite()).then(name).otherwise(pl.when(pl.col(name).is_not_null()).then(float("nan")))
         for name in metrics
     )
-    unsorted = looks.filter(pl.col("step") < pl.col("step").shift().over("trial"))
+    unsorted = evaluations.filter(pl.col("step") < pl.col("step").shift().over("trial"))
     problems.add_rows("rows out of the order of steps, sorted", unsorted)
-    once = looks.unique(maintain_order=True)
-    problems.add("rows that repeat another exactly, left out", len(looks) - len(once))
+    once = evaluations.unique(maintain_order=True)
+    problems.add("rows that repeat another exactly, left out", len(evaluations) - len(once))
     again = once.filter(pl.struct(place).is_duplicated()) if len(once) else once
     extra = len(again) - len(again.unique(list(place)))
     if extra:
@@ -104,18 +105,18 @@ def numbers_or_words(values: pl.Series) -> pl.Series:
     return found if found.null_count() == plain.null_count() else plain
 
 
-def trial_rows(trials: pl.DataFrame, looks: pl.DataFrame, metrics: list[str], problems: Problems) -> pl.DataFrame:
+def trial_rows(trials: pl.DataFrame, evaluations: pl.DataFrame, metrics: list[str], problems: Problems) -> pl.DataFrame:
     """The trials table of an import.
 
     Args:
         trials: ``trial``, ``batch_size``, ``index``, and where known ``status``, ``steps``, ``hyperparameter/...``.
-        looks: Their clean looks.
-        metrics: The metric columns of ``looks``.
+        evaluations: Their clean evaluations.
+        metrics: The metric columns of ``evaluations``.
         problems: Where to count what was assumed.
     """
     wild = pl.any_horizontal(pl.col(name).is_nan().any() for name in metrics)
-    seconds = pl.col("seconds").max() if "seconds" in looks.columns else pl.lit(None, pl.Float64)
-    ends = looks.group_by("trial").agg(
+    seconds = pl.col("seconds").max() if "seconds" in evaluations.columns else pl.lit(None, pl.Float64)
+    ends = evaluations.group_by("trial").agg(
         pl.col("step").max().alias("_last"), wild.alias("_wild"), seconds.alias("train_seconds")
     )
     known = trials.join(ends, on="trial", how="left", maintain_order="left")

@@ -1,4 +1,4 @@
-"""Anybody's measurements from a CSV file: one row a look."""
+"""Anybody's measurements from a CSV file: one row an evaluation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def import_csv(
     goals: Sequence[str] = (),
     separator: str = ",",
 ) -> Imported:
-    """Make a run of a CSV file with one row a look; with ``group``, one run for each of its values.
+    """Make a run of a CSV file with one row an evaluation; with ``group``, one run for each of its values.
 
     A file that cannot be read, lacks a column, or holds nothing that can be used, is a ``DataError``.
 
@@ -71,8 +71,10 @@ def import_csv(
     parts = groups(rows, total)
 
     def tables(rows: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, pl.DataFrame]:
-        trials, looks = _tables(rows, list(metrics), problems)
-        return (trials if len(looks) else trials.clear()), looks  # without one look there is nothing to analyse
+        trials, evaluations = _tables(rows, list(metrics), problems)
+        return (
+            trials if len(evaluations) else trials.clear()
+        ), evaluations  # without one evaluation there is nothing to analyse
 
     return grouped(parts, total, tables, path, folder, {"kind": "csv", "columns": columns}, given)
 
@@ -109,9 +111,9 @@ def _tables(rows: pl.DataFrame, metrics: list[str], problems: Problems) -> tuple
     if "status" in trials.columns:
         words = {word: status_of(word, "a trial") for word in trials["status"].drop_nulls().unique().sort()}
         trials = trials.with_columns(pl.col("status").replace_strict(words, return_dtype=pl.String))
-    looks = rows.drop(constant).with_columns((pl.col("step") * pl.col("batch_size")).alias("examples"))
-    looks = clean(looks, metrics, problems)
-    return trial_rows(trials, looks, metrics, problems), looks
+    evaluations = rows.drop(constant).with_columns((pl.col("step") * pl.col("batch_size")).alias("examples"))
+    evaluations = clean(evaluations, metrics, problems)
+    return trial_rows(trials, evaluations, metrics, problems), evaluations
 
 
 def named(rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:

@@ -89,5 +89,5 @@ def _tables(rows: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, pl.Da
         *(numbers_or_words(once[name]) for name in once.columns if name.startswith(HYPERPARAMETER)),
     )
     at = trials.filter(pl.col("steps") > 0).select("trial", "batch_size", pl.col("steps").alias("step"))
-    looks = pl.concat([at.with_columns(step=pl.col("step") - 1, value=0.0), at.with_columns(value=pl.lit(1.0))])
-    return trials, looks.with_columns(examples=pl.col("step") * pl.col("batch_size")).rename({"value": METRIC})
+    evaluations = pl.concat([at.with_columns(step=pl.col("step") - 1, value=0.0), at.with_columns(value=pl.lit(1.0))])
+    return trials, evaluations.with_columns(examples=pl.col("step") * pl.col("batch_size")).rename({"value": METRIC})

@@ -53,7 +53,7 @@ def grouped(
     Args:
         parts: The rows of each group by its name, which is ``""`` if there are no groups.
         total: What was wrong with the whole.
-        tables: Trials and looks of the rows of a group.
+        tables: Trials and evaluations of the rows of a group.
         path: The source.
         folder: The run to make, or that of the runs.
         imported: What the document says of the import beside the source.
@@ -66,7 +66,7 @@ def grouped(
     lines: list[str] = []
     for name, rows in parts:
         problems = Problems(dict(total.counts), dict(total.first))
-        trials, looks = tables(rows, problems)
+        trials, evaluations = tables(rows, problems)
         label = f"{name}: " if len(parts) > 1 else ""
         if trials.is_empty():
             reasons = "; ".join(problems.lines())
@@ -78,9 +78,11 @@ def grouped(
             "workload": name or path.stem,
             "goals": list(goals),
         }
-        made.append(Part(folder / name if name else folder, document, problems, trials, looks))
+        made.append(Part(folder / name if name else folder, document, problems, trials, evaluations))
     if not made:
         raise DataError(f"{path} holds nothing that can be used: {'; '.join(lines) or 'no rows'}")
     new_runs(made)
-    trials_made, looks_made = (sum(map(len, tables)) for tables in ([p.trials for p in made], [p.looks for p in made]))
-    return Imported(tuple(part.folder for part in made), trials_made, looks_made, tuple(lines))
+    trials_made, evaluations_made = (
+        sum(map(len, tables)) for tables in ([p.trials for p in made], [p.evaluations for p in made])
+    )
+    return Imported(tuple(part.folder for part in made), trials_made, evaluations_made, tuple(lines))

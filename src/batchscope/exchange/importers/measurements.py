@@ -16,14 +16,14 @@ from batchscope.exchange.importers.result import Problems
 
 
 @dataclass(frozen=True)
-class Looks:
+class ReadMeasurements:
     """``trial``, ``step`` and the metrics of many files, in the order of the files."""
 
     frame: pl.DataFrame
     metrics: list[str]
 
 
-def read_looks(files: Sequence[tuple[str, Path]], problems: Problems) -> Looks:
+def read_evaluations(files: Sequence[tuple[str, Path]], problems: Problems) -> ReadMeasurements:
     """Read the measurements of these trials.
 
     Files with the same header are parsed as one. If that fails anywhere, they are read again one by one, so that
@@ -53,9 +53,9 @@ def read_looks(files: Sequence[tuple[str, Path]], problems: Problems) -> Looks:
         together = _parse(names, parts)
         frames += [together] if together is not None else [_parse_slowly(names, part, problems) for part in parts]
     if not frames:
-        return Looks(pl.DataFrame(schema={"trial": pl.String, "step": pl.Int64}), [])
+        return ReadMeasurements(pl.DataFrame(schema={"trial": pl.String, "step": pl.Int64}), [])
     frame = pl.concat(frames, how="diagonal")
-    return Looks(frame, [name for name in frame.columns if name not in {"trial", "step"}])
+    return ReadMeasurements(frame, [name for name in frame.columns if name not in {"trial", "step"}])
 
 
 def _names(header: bytes) -> list[str] | None:

@@ -91,7 +91,7 @@ class Part:
     document: Mapping[str, Any]
     problems: Problems
     trials: pl.DataFrame
-    looks: pl.DataFrame
+    evaluations: pl.DataFrame
 
 
 def new_runs(parts: Sequence[Part]) -> None:
@@ -106,7 +106,7 @@ def new_runs(parts: Sequence[Part]) -> None:
     try:
         for part in parts:
             with _unfinished_run(part.folder, part.document, part.problems) as store:
-                store.commit(part.trials, part.looks)
+                store.commit(part.trials, part.evaluations)
         for part in parts:
             _give_name(part.folder)
             named.append(part.folder)

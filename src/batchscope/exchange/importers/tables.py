@@ -25,11 +25,11 @@ def import_tables(path: str | Path, folder: str | Path) -> Imported:
     if not study.is_file():
         raise DataError(f"{path} lacks study.yaml: give a folder that batchscope export has written")
     document = documents.load(study.read_text(encoding="utf-8", errors="replace"), str(study))
-    trials, looks = _read(path, "trials", dict(TRIALS)), _read(path, "measurements", dict(MEASUREMENTS))
+    trials, evaluations = _read(path, "trials", dict(TRIALS)), _read(path, "measurements", dict(MEASUREMENTS))
     document = {"imported": {"kind": "tables", "source": path.name}} | document
     with new_run(folder, document, Problems()) as store:
-        store.commit(trials, looks)
-    return Imported((folder,), len(trials), len(looks), ())
+        store.commit(trials, evaluations)
+    return Imported((folder,), len(trials), len(evaluations), ())
 
 
 def _read(path: Path, table: str, types: dict[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:

@@ -28,7 +28,7 @@ class Tracked:
         batch_size: Whatever stands for it there; None if nothing does.
         status: The tracker's word for what became of it.
         hyperparameters: Our name to the value there.
-        looks: Step to our name of a metric to the value there.
+        evaluations: Step to our name of a metric to the value there.
         seconds: Step to the seconds trained until then, where known.
     """
 
@@ -36,7 +36,7 @@ class Tracked:
     batch_size: object
     status: str | None
     hyperparameters: dict[str, object]
-    looks: dict[int, dict[str, float]] = field(default_factory=dict)
+    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
 
     def log(self, step: object, metric: str, value: object, problems: Problems) -> None:
@@ -50,7 +50,7 @@ class Tracked:
         if at is None or not 0 <= at <= LARGEST_STEP or at != math.floor(at):
             problems.add("values without a whole step of at least 0, left out", 1, where)
             return
-        row = self.looks.setdefault(int(at), {})
+        row = self.evaluations.setdefault(int(at), {})
         if metric in row and row[metric] != number:
             problems.add(f"values of {metric} logged again at the same step, the last kept", 1, where)
         row[metric] = number
@@ -112,7 +112,7 @@ def import_tracked(
         DataError: If none of them can be used.
     """
     given = check_goals(list(goals))
-    settings, looks = [], []
+    settings, evaluations = [], []
     for trial in tracked:
         batch_size = _number(trial.batch_size)
         if batch_size is None or batch_size < 1 or batch_size != math.floor(batch_size):
@@ -124,17 +124,17 @@ def import_tracked(
         key = {"trial": trial.name, "batch_size": int(batch_size)}
         values = {HYPERPARAMETER + name: _setting(value) for name, value in trial.hyperparameters.items()}
         settings.append({**key, "status": status, **values})
-        looks += [
+        evaluations += [
             {**key, "step": step, "examples": step * int(batch_size), "seconds": trial.seconds.get(step), **row}
-            for step, row in sorted(trial.looks.items())
+            for step, row in sorted(trial.evaluations.items())
         ]
-    if not looks:
+    if not evaluations:
         raise DataError(
             f"{source} holds nothing that can be used: " + "; ".join(problems.lines() or ("no measurements",))
         )
     rows = named(pl.DataFrame(settings, infer_schema_length=None, strict=False), problems)
     ids = dict(zip((row["trial"] for row in settings), rows["trial"], strict=True))
-    table = pl.DataFrame(looks, infer_schema_length=None).with_columns(
+    table = pl.DataFrame(evaluations, infer_schema_length=None).with_columns(
         pl.col("trial").replace_strict(ids), pl.col("seconds").cast(pl.Float64)
     )
     metrics = [name for name in table.columns if "/" in name]
