@@ -139,7 +139,7 @@ def tables(steps: Array, margin: float | None = 1.5) -> tuple[pl.DataFrame, pl.D
         stop = int(EVALUATIONS[np.searchsorted(EVALUATIONS, end, side="right") - 1])
         for index, first in enumerate(column):
             trial, reached = f"{batch_size:08x}{index:08x}", first <= stop
-            rows.append((trial, batch_size, index, 0, 0, "complete" if reached else "censored", stop))
+            rows.append((trial, batch_size, index, 0, 0, "complete" if reached else "stopped", stop))
             if index == 0:
                 measured += [
                     (trial, batch_size, at, 0.0 if at >= first else 1.0) for at in EVALUATIONS[EVALUATIONS <= stop]

@@ -48,7 +48,7 @@ def run(steps: list[int], stopped_at: int | None = None) -> tuple[Trial, ...]:
             str(index),
             8,
             {at: 0.1 if at >= step else 0.9 for at in evaluations if stopped_at is None or at <= stopped_at},
-            "complete" if stopped_at is None or step <= stopped_at else "censored",
+            "complete" if stopped_at is None or step <= stopped_at else "stopped",
             index,
         )
         for index, step in enumerate(steps)

@@ -45,7 +45,7 @@ def test_the_default_budgets_are_powers_of_two_that_can_be_answered() -> None:
 def test_a_trial_that_was_stopped_early_ends_what_is_known() -> None:
     raced = tables(
         Trial("a", 10, {10: 0.9, 20: 0.5, 40: 0.1}),
-        Trial("b", 10, {10: 0.8, 20: 0.7}, "censored", index=1),
+        Trial("b", 10, {10: 0.8, 20: 0.7}, "stopped", index=1),
     )
     found = best_under_budgets(*raced, ERROR, [20, 40]).table
     assert found.get_column("value").to_list() == [0.5, None]

@@ -16,7 +16,7 @@ GOAL = Goal.parse("validation/error < 0.5")
 RUN = tables(
     Trial("fast", 8, {10: 0.9, 20: 0.5, 30: 0.4, 40: 0.6}, index=0),
     Trial("first evaluation", 8, {10: 0.1}, index=1),
-    Trial("late", 8, {10: 0.9, 20: 0.8}, status="censored", index=2),
+    Trial("late", 8, {10: 0.9, 20: 0.8}, status="stopped", index=2),
     Trial("blew up", 8, {10: 0.9, 20: math.nan}, status="diverged", index=3),
     Trial("blew up after", 8, {10: 0.9, 20: 0.3, 30: math.nan}, status="diverged", index=4),
     Trial("unmeasured", 8, {10: None, 20: None, 30: 0.2}, index=5),
@@ -88,7 +88,7 @@ def test_what_cannot_be_analysed_is_refused_in_words() -> None:
 def test_a_run_that_stopped_trials_early_has_no_full_training() -> None:
     whole = tables(Trial("a", 8, {10: 0.9, 20: 0.5}), Trial("b", 8, {10: 0.1}, status="diverged"))[0]
     require_full_training(whole, "this")
-    for early in ("censored", "pruned", "running", "complete"):
+    for early in ("stopped", "pruned", "running", "complete"):
         raced = tables(Trial("a", 8, {10: 0.9, 20: 0.5}), Trial("b", 8, {10: 0.1}, status=early))[0]
         with pytest.raises(AnalysisError, match="at batch size 8 some were stopped early.*policy: full"):
             require_full_training(raced, "this")

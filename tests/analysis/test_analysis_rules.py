@@ -24,7 +24,7 @@ def study(exponent: float, *, momentum: float | None = None, rates: int = 40) ->
             point = {"learning_rate": float(rate)}
             if momentum is not None:
                 point = {"learning_rate": float(rate) * (1 - momentum), "momentum": momentum}
-            status = "complete" if steps <= 160 else "censored" if octaves < 5 else "diverged"
+            status = "complete" if steps <= 160 else "stopped" if octaves < 5 else "diverged"
             trials.append(Trial(f"{batch_size} {index}", batch_size, values, status, index, point=point))
     return tuple(trials)
 

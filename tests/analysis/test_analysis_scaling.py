@@ -23,7 +23,7 @@ def run(*, early: bool = False) -> tuple[Trial, ...]:
         values = {at: max(100 / (batch_size * at), batch_size / 1000) for at in evaluations}
         trials.append(Trial(str(batch_size), batch_size, values))
     if early:
-        trials.append(Trial("stopped", 80, {1: 1.0}, "censored", index=1))
+        trials.append(Trial("stopped", 80, {1: 1.0}, "stopped", index=1))
     return tuple(trials)
 
 

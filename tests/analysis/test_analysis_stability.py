@@ -69,7 +69,7 @@ def test_accuracy_rises() -> None:
 
 
 def test_a_raced_run_has_no_map() -> None:
-    raced = tables(final("a", 8, -6, 0.5), final("b", 8, -5, 0.5, "censored"))
+    raced = tables(final("a", 8, -6, 0.5), final("b", 8, -5, 0.5, "stopped"))
     with pytest.raises(AnalysisError, match="a map of the final metric needs every trial trained to the end"):
         stability_map(*raced, ERROR)
     with pytest.raises(AnalysisError, match="named learning_rate"):
@@ -93,7 +93,7 @@ def test_the_share_of_the_space_counts_every_trial() -> None:
 
 
 def test_a_race_knows_the_share_within_its_margin_only() -> None:
-    run = tables(reaching("a", 100, 150), reaching("b", 120, 150), reaching("c", None, 150, "censored"))
+    run = tables(reaching("a", 100, 150), reaching("b", 120, 150), reaching("c", None, 150, "stopped"))
     table = sensitivity(*run, GOAL, [1.1, 1.5, 2.0]).table
     assert table.get_column("share").to_list() == [pytest.approx(1 / 3), pytest.approx(2 / 3), None]
     assert table.get_column("unknown").to_list() == [0, 0, 1]

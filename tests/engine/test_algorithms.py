@@ -122,7 +122,8 @@ def test_the_scaling_rule_reads_the_space_as_that_of_the_base_batch_size() -> No
 def test_golmant_warm_up_begins_at_the_base_rate() -> None:
     bench = training(
         None,
-        "algorithm={scaling_rule: {name: linear, base_batch_size: 2}, warm_up: {name: golmant, length: 1, unit: epochs}}",
+        "algorithm={scaling_rule: {name: linear, base_batch_size: 2}, "
+        "warm_up: {name: golmant, length: 1, unit: epochs}}",
     )
     trials = tuple(first_trials(bench.loaded.study.search, 8, 0, 2))
     rates = Settings.of(bench, trials).learning_rates(0, 40)

@@ -89,7 +89,7 @@ def test_one_workload_becomes_one_run(workload: Path, tmp_path: Path) -> None:
     assert trials.select("trial", "batch_size", "index", "status", "steps", "examples").rows() == [
         ("b64-1", 64, 1, "complete", 400, 25600),
         ("b64-2", 64, 2, "diverged", 200, 12800),
-        ("b64-9", 64, 9, "censored", 100, 6400),
+        ("b64-9", 64, 9, "stopped", 100, 6400),
         ("b64-10", 64, 10, "complete", 400, 25600),
         ("b256-1", 256, 1, "complete", 100, 25600),
     ]

@@ -56,7 +56,7 @@ def test_a_csv_file_becomes_a_run(tmp_path: Path) -> None:
     keys = ["trial", "batch_size", "index", "status", "steps", "examples"]
     assert trials.select(*keys, "hyperparameter/learning_rate", "hyperparameter/optimizer").rows() == [
         ("a", 64, 0, "complete", 20, 1280, 0.1, "sgd"),
-        ("b", 64, 1, "censored", 10, 640, 0.2, "adam"),
+        ("b", 64, 1, "stopped", 10, 640, 0.2, "adam"),
         ("c", 128, 0, "complete", 10, 1280, 0.1, "sgd"),
     ]
     names = ["trial", "step", "examples", "validation/loss", "validation/accuracy"]
@@ -216,7 +216,7 @@ def test_a_curve_gives_the_steps_that_were_given(tmp_path: Path) -> None:
         ("b64-1", 64, "complete", 1000, 0.1),
         ("b128-1", 128, "complete", 502, 0.2),
         ("b128-2", 128, "complete", 700, 0.3),
-        ("b256-1", 256, "censored", 0, 0.1),
+        ("b256-1", 256, "stopped", 0, 0.1),
     ]
     reached = evaluations.filter(pl.col("reached/goal") > 0.5).group_by("trial").agg(pl.col("step").min()).collect()
     assert dict(reached.iter_rows()) == {"b64-1": 1000, "b128-1": 502, "b128-2": 700}

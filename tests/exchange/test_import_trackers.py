@@ -65,8 +65,8 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = Store.open(tmp_path / "run").trials()
     assert trials.select("trial", "batch_size", "status", "steps", "hyperparameter/learning_rate").rows() == [
         ("a (ida)", 64, "complete", 5, 0.1),
-        ("d (idd)", 64, "censored", 2, None),
-        ("b (idb)", 128, "censored", 5, 0.2),
+        ("d (idd)", 64, "stopped", 2, None),
+        ("b (idb)", 128, "stopped", 5, 0.2),
     ]
     assert evaluations(tmp_path / "run", "validation/loss")[:2] == [("a (ida)", 0, 2.0), ("a (ida)", 5, 1.0)]
     told = "\n".join(made.problems)

@@ -10,7 +10,7 @@ from batchscope.exchange.imported import in_our_words, selected
 from batchscope.spec.goal import Goal
 
 TRIALS = pl.DataFrame(
-    [(64, 10, "complete"), (64, 9, "complete"), (64, 2, "diverged"), (64, 1, "censored"), (64, 3, "complete")]
+    [(64, 10, "complete"), (64, 9, "complete"), (64, 2, "diverged"), (64, 1, "stopped"), (64, 3, "complete")]
     + [(8, number, "complete") for number in (5, 4, 100)],
     schema={"batch_size": pl.Int64, "index": pl.Int64, "status": pl.String},
     orient="row",

@@ -156,7 +156,7 @@ def test_every_trial_within_the_margin_is_seen_exactly(courses: list[Course]) ->
         if first <= 1.5 * winner:
             assert race.steps(index) >= first
             assert race.status(index) == "complete"
-        elif race.status(index) == "censored":
+        elif race.status(index) == "stopped":
             assert race.steps(index) >= min(1.5 * winner, BUDGET)
 
 
@@ -200,7 +200,7 @@ def test_the_margin_waits_for_the_hardest_goal() -> None:
     hardest = race.winner(HARDER)
     assert hardest == grid.at_least(100)
     assert race.steps(1) == race.steps(2) == grid.at_least(1.5 * hardest)
-    assert [race.status(index) for index in range(3)] == ["complete", "censored", "censored"]
+    assert [race.status(index) for index in range(3)] == ["complete", "stopped", "stopped"]
 
 
 def test_a_trial_that_diverges_after_its_goal_counts_as_reached() -> None:

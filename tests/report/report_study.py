@@ -19,7 +19,7 @@ ROWS = [
     ("a", 2, "complete", 110, 0.1, 0.9, 100),
     ("b", 2, "complete", 110, 0.2, 0.5, 109),
     ("c", 2, "diverged", 7, 1.0, 0.9, None),
-    ("d", 2, "censored", 80, 0.01, 0.5, None),
+    ("d", 2, "stopped", 80, 0.01, 0.5, None),
     ("e", 8, "complete", 50, 0.4, 0.9, 40),
     ("f", 8, "complete", 50, 0.1, 0.5, 44),
     ("g", 32, "complete", 60, 0.01, 0.5, None),

@@ -85,19 +85,19 @@ def test_regimes_cover_the_measured_batch_sizes_once() -> None:
     assert figures.regimes(curve()).rows() == [
         ("perfect scaling", 2, 3),
         ("diminishing returns", 3, 6),
-        ("maximal data parallelism", 6, 8),
+        ("beyond the maximum useful", 6, 8),
     ]
 
 
 def test_regimes_in_the_wrong_order_leave_no_diminishing_returns() -> None:
     found = figures.regimes(curve(until=interval(6.0), useful=interval(3.0)))
-    assert found.rows() == [("perfect scaling", 2, 6), ("maximal data parallelism", 6, 8)]
+    assert found.rows() == [("perfect scaling", 2, 6), ("beyond the maximum useful", 6, 8)]
 
 
 def test_regimes_end_with_the_measured_batch_sizes() -> None:
     assert figures.regimes(curve(until=interval(None, 4.0))).rows() == [("perfect scaling", 2, 8)]
     found = figures.regimes(curve(until=interval(None, None, 3.0)))
-    assert found.rows() == [("diminishing returns", 2, 6), ("maximal data parallelism", 6, 8)]
+    assert found.rows() == [("diminishing returns", 2, 6), ("beyond the maximum useful", 6, 8)]
     unknown = interval(None)
     assert figures.regimes(curve(regimes=Regimes(unknown, unknown, unknown))).is_empty()
 

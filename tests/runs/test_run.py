@@ -49,7 +49,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_every_evaluation_of_every_trial_is_there_once(whole: Run) -> None:
     trials, evaluations = tables(whole)
     assert evaluations.select("trial", "step").is_duplicated().sum() == 0
-    assert set(trials["status"]) <= {"complete", "censored"}
+    assert set(trials["status"]) <= {"complete", "stopped"}
     ends = evaluations.group_by("trial").agg(pl.col("step").max())
     joined = trials.join(ends, on="trial")
     assert (joined["steps"] == joined["step"]).all() and len(joined) == len(trials) == 20

@@ -14,6 +14,7 @@ import batchscope.store.segments
 import batchscope.store.store
 from batchscope.errors import StoreError
 from batchscope.store import Store, find_runs
+from batchscope.store.schema import OLD_STATUS, STATUSES
 from store.store_units import BATCH_SIZES, RUNGS, TRIALS, content, drive, trial_id, unit, whole
 from store.store_units import units as all_units
 
@@ -39,7 +40,7 @@ def test_a_new_run_is_empty_and_knows_what_was_asked(folder: Path) -> None:
         pass
     store = Store.open(folder)
     assert store.study_text == "workload: digits/softmax\n"
-    assert store.provenance == {"schema": 1, "seed": 0, "run": store.provenance["run"]}
+    assert store.provenance == {"schema": 2, "seed": 0, "run": store.provenance["run"]}
     trials, evaluations = content(store)
     assert trials.is_empty() and evaluations.is_empty()
     assert trials.schema["trial"] == pl.String and evaluations.schema["step"] == pl.Int64
@@ -110,7 +111,7 @@ def test_a_longer_unit_over_committed_steps_adds_only_what_is_new(folder: Path) 
 
 def test_a_status_can_change_without_new_steps(folder: Path) -> None:
     rows, evaluations = unit(8, 0, 0)
-    for again in (rows.with_columns(status=pl.lit("censored")), rows, rows.with_columns(index=pl.lit(7, pl.Int64))):
+    for again in (rows.with_columns(status=pl.lit("stopped")), rows, rows.with_columns(index=pl.lit(7, pl.Int64))):
         with Store.open(folder, write=True) if folder.exists() else create(folder) as store:
             if store.trials().is_empty():
                 store.commit(rows, evaluations)
@@ -171,7 +172,7 @@ ROWS, EVALUATIONS = unit(8, 0, 0)
         (
             ROWS.with_columns(status=pl.lit("done")),
             EVALUATIONS,
-            "running, complete, diverged, censored, pruned; got 'done'",
+            "running, complete, diverged, stopped, pruned; got 'done'",
         ),
         (ROWS.with_columns(steps=pl.lit("many")), EVALUATIONS, "wrong type"),
         (ROWS.with_columns(steps=pl.lit(None, pl.Int64)), EVALUATIONS, "needs a value in"),
@@ -239,7 +240,7 @@ def test_open_says_what_is_no_run(folder: Path, tmp_path: Path) -> None:
 
 def test_a_newer_version_is_refused_in_words(folder: Path) -> None:
     create(folder).close()
-    for version, words in ((2, "pip install --upgrade"), ("1", "damaged"), (None, "damaged"), (True, "damaged")):
+    for version, words in ((3, "pip install --upgrade"), ("1", "damaged"), (None, "damaged"), (True, "damaged")):
         (folder / "provenance.json").write_text(json.dumps({"schema": version}))
         with pytest.raises(StoreError, match=words):
             Store.open(folder)
@@ -251,10 +252,10 @@ def test_a_newer_version_is_refused_in_words(folder: Path) -> None:
 
 def test_a_newer_segment_is_refused_in_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(folder) as store:
-        monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 2)
+        monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 3)
         store.commit(ROWS, EVALUATIONS)
-    monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 1)
-    with pytest.raises(StoreError, match="schema version 2"):
+    monkeypatch.setattr(batchscope.store.segments, "SCHEMA_VERSION", 2)
+    with pytest.raises(StoreError, match="schema version 3"):
         Store.open(folder).trials()
 
 
@@ -322,3 +323,13 @@ def test_the_last_rung_counts_per_trial(folder: Path) -> None:
         store.commit(*unit(8, 1, 0))
         steps = dict(store.trials().select("trial", "steps").iter_rows())
     assert steps[trial_id(8, 0)] == RUNGS[1] and steps[trial_id(8, TRIALS)] == RUNGS[0]
+
+
+def test_a_folder_of_schema_1_is_read_with_the_status_that_replaced_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create(folder) as store, monkeypatch.context() as old:
+        old.setattr(batchscope.store.segments, "SCHEMA_VERSION", 1)
+        old.setattr(batchscope.store.schema, "STATUSES", (*STATUSES, OLD_STATUS[0]))
+        store.commit(ROWS.with_columns(status=pl.lit(OLD_STATUS[0])), EVALUATIONS)
+    assert set(Store.open(folder).trials()["status"]) == {"stopped"}

@@ -77,9 +77,9 @@ def outcomes(trials: Table, measurements: Table, goal: Goal) -> Outcomes:
     reached = first_evaluations_beyond(evaluations, goal)
     if blind := undecided(evaluations, goal, reached):
         raise AnalysisError(
-            f"{goal} cannot be answered from this run: evaluations at {blind} trials ended early, once it was clear that "
-            "they were out of reach of the study's goals, and none of these is as easy. Add the goal to the study's "
-            "and run it in a new folder, or run with evaluation.sequential=false"
+            f"{goal} cannot be answered from this run: evaluations of {blind} trials ended early, once it was "
+            "clear that they were out of reach of the study's goals, and none of these is as easy. Add the goal to the "
+            "study's and run it in a new folder, or run with evaluation.sequential=false"
         )
     if (reached.get_column("goal_step") < 1).any():
         raise AnalysisError(f"steps to a goal are counted from 1, and {goal} holds before any: choose a harder goal")
@@ -193,9 +193,9 @@ def require_every_evaluation(measurements: pl.LazyFrame, metric: str, question: 
     """
     if ended_early(measurements, metric):
         raise AnalysisError(
-            f"{question} needs {metric} at every evaluation, and some evaluations ended early, once it was clear that a trial was "
-            "out of reach of its goals: run the study in a new folder with evaluation.sequential=false, or with "
-            "`policy: full`"
+            f"{question} needs {metric} at every evaluation, and some evaluations ended early, once it was clear that "
+            "a trial was out of reach of its goals: run the study in a new folder with evaluation.sequential=false, or "
+            "with `policy: full`"
         )
 
 

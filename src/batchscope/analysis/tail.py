@@ -71,7 +71,7 @@ def fit(before: Array, first: Array, watched: Array, samples: int, generator: np
         before: (K,) the last evaluation of each trial that reached the goal at which it had not; 0 if there was none.
         first: (K,) its first evaluation beyond the goal. The crossing is known to lie between the two, no better.
         watched: (n - K,) the last step at which each other trial is known not to have reached the goal. It is
-            censored there: nothing is assumed of what came later.
+            right-censored there: nothing is assumed of what came later.
         samples: D.
         generator: For the samples.
 
@@ -84,7 +84,7 @@ def fit(before: Array, first: Array, watched: Array, samples: int, generator: np
     slower = np.full(int((~inside).sum()), horizon)
     with np.errstate(divide="ignore"):
         low, high = np.log(before[inside]), np.log(first[inside])
-        censored = np.log(np.concatenate([slower, np.minimum(watched, horizon)]))
+        unreached = np.log(np.concatenate([slower, np.minimum(watched, horizon)]))
     nodes = np.meshgrid(_XI, _LOG_SIGMA, _LOG_HAZARD, indexing="ij")
     xi, log_sigma, log_hazard = (node.ravel() for node in nodes)
     sigma = np.exp(log_sigma)
@@ -93,16 +93,18 @@ def fit(before: Array, first: Array, watched: Array, samples: int, generator: np
     density = log_sigma + xi * log_hazard  # d mu d log sigma, in the coordinates of the nodes
     density += np.repeat(np.log(_XI_WEIGHT), len(xi) // len(_XI)) - np.log1p((sigma / _WIDE) ** 2)
     parts = np.array_split(np.arange(len(xi)), _PARTS)
-    density += np.concatenate([_log_likelihood(mu[n], sigma[n], xi[n], low, high, censored, trials) for n in parts])
+    density += np.concatenate([_log_likelihood(mu[n], sigma[n], xi[n], low, high, unreached, trials) for n in parts])
     weight = np.exp(density - density.max())
     node = generator.choice(len(density), size=samples, p=weight / weight.sum())
     return Tail(mu[node], sigma[node], xi[node], trials)
 
 
-def _log_likelihood(mu: Array, sigma: Array, xi: Array, low: Array, high: Array, censored: Array, trials: int) -> Array:
-    """Log likelihood (G,): each trial crossed after ``low`` and by ``high``, or not by ``censored``."""
+def _log_likelihood(
+    mu: Array, sigma: Array, xi: Array, low: Array, high: Array, unreached: Array, trials: int
+) -> Array:
+    """Log likelihood (G,): each trial crossed after ``low`` and by ``high``, or not by ``unreached``."""
     count = len(low)
-    points, where = np.unique(np.concatenate([low, high, censored]), return_inverse=True)
+    points, where = np.unique(np.concatenate([low, high, unreached]), return_inverse=True)
     base = np.maximum(1 + xi[:, None] * (points - mu[:, None]) / sigma[:, None], 0.0)
     with np.errstate(divide="ignore"):
         hazard = np.exp(np.minimum(np.log(base) / xi[:, None], 300.0)) / trials  # (G, points), of one trial

@@ -32,7 +32,7 @@ LARGEST_DRAW = 5
 LEAST_LIMIT = 2.0
 
 Policy = Literal["race", "full", "halving"]
-Status = Literal["running", "complete", "diverged", "censored", "pruned"]
+Status = Literal["running", "complete", "diverged", "stopped", "pruned"]
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Race:
             return "pruned"
         if progress.steps >= self._grid.last:
             return "complete"
-        return "censored" if self.finished else "running"
+        return "stopped" if self.finished else "running"
 
     def steps(self, index: int) -> int:
         """The last evaluation of one trial."""

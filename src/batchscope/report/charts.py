@@ -19,7 +19,7 @@ from batchscope.report.text import chart_text, number
 _ENDS = {
     "perfect_scaling_until": "perfect until",
     "critical_batch_size": "critical",
-    "maximum_useful_batch_size": "largest useful",
+    "maximum_useful_batch_size": "maximum useful",
 }
 
 
@@ -170,7 +170,7 @@ def _missed(figure: go.Figure, missed: pl.DataFrame, curve: Curve, palette: Pale
 def _regimes(figure: go.Figure, curve: Curve, palette: Palette) -> None:
     """Shades the regimes, and lays their ends with intervals under the curve."""
     colours = (palette.perfect, palette.diminishing, palette.maximal)
-    names = ("perfect scaling", "diminishing returns", "maximal data parallelism")
+    names = ("perfect scaling", "diminishing returns", "beyond the maximum useful")
     for regime, start, end in figures.regimes(curve).iter_rows():
         figure.add_shape(
             type="rect",

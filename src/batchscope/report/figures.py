@@ -17,7 +17,7 @@ from batchscope.analysis.outcomes import PREFIX, Outcomes, hyperparameters, outc
 NEAR = 1.1  # trials within this factor of the fastest show how exactly its hyperparameters are known
 LEARNING_RATE, MOMENTUM = PREFIX + "learning_rate", PREFIX + "momentum"
 EFFECTIVE = PREFIX + "effective_learning_rate"
-STATUSES = ("complete", "censored", "pruned", "diverged", "running")
+STATUSES = ("complete", "stopped", "pruned", "diverged", "running")
 _COLUMNS = {
     "steps": pl.Int64,
     "low": pl.Float64,
@@ -105,7 +105,7 @@ def regimes(curve: Curve) -> pl.DataFrame:
     """The regimes that the curve passes through: ``regime``, ``start`` and ``end`` (batch sizes).
 
     A boundary outside the measured batch sizes ends with them. Where noise puts the end of diminishing returns
-    before its start, there is none between perfect scaling and maximal data parallelism.
+    before its start, there is none between perfect scaling and the end of use.
     """
     schema = {"regime": pl.String, "start": pl.Float64, "end": pl.Float64}
     ends = {row["boundary"]: row for row in boundaries(curve).iter_rows(named=True)}
@@ -120,7 +120,7 @@ def regimes(curve: Curve) -> pl.DataFrame:
     rows = [
         ("perfect scaling", first, start),
         ("diminishing returns", start, end),
-        ("maximal data parallelism", end, last),
+        ("beyond the maximum useful", end, last),
     ]
     return pl.DataFrame([row for row in rows if row[1] < row[2]], schema=schema, orient="row")
 

@@ -25,7 +25,7 @@ REFRESH = 10  # seconds between two readings of a run that is going on
 _ENDS = {
     "perfect_scaling_until": "perfect scaling until",
     "critical_batch_size": "critical batch size",
-    "maximum_useful_batch_size": "largest useful batch size",
+    "maximum_useful_batch_size": "maximum useful batch size",
 }
 
 

@@ -84,11 +84,12 @@ def check_extension(study: Study, folder: Path, measurements: pl.LazyFrame) -> N
     for goal in study.goals:
         if goal.metric in columns and undecided(measurements, goal):
             raise StudyError(
-                f"{folder} cannot tell when its trials reached {goal}: evaluations there ended early, once it was clear that "
-                f"a trial was out of reach of the goals of that time, and none of these was as easy; {remedy}"
+                f"{folder} cannot tell when its trials reached {goal}: evaluations there ended early, once "
+                "it was clear that a trial was out of reach of the goals of that time, and none of these was as easy; "
+                f"{remedy}"
             )
     if not study.ends_evaluations_early and any(ended_early(measurements, name) for name in columns if is_metric(name)):
         raise StudyError(
-            f"policy: {study.policy} needs every evaluation in full, and evaluations in {folder} ended early, once it was clear "
-            f"that a trial was out of reach of its goals; {remedy}"
+            f"policy: {study.policy} needs every evaluation in full, and evaluations in {folder} ended early, once it "
+            f"was clear that a trial was out of reach of its goals; {remedy}"
         )

@@ -14,8 +14,11 @@ import polars as pl
 
 from batchscope.errors import StoreError
 
-SCHEMA_VERSION = 1
-STATUSES = ("running", "complete", "diverged", "censored", "pruned")
+# 2: a trial that a race stopped has the status stopped.
+SCHEMA_VERSION = 2
+# What schema 1 called it.
+OLD_STATUS = ("censored", "stopped")
+STATUSES = ("running", "complete", "diverged", "stopped", "pruned")
 HYPERPARAMETER = "hyperparameter/"
 
 Types = Mapping[str, pl.DataType | type[pl.DataType]]

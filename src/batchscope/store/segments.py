@@ -22,7 +22,7 @@ import polars as pl
 
 from batchscope.errors import StoreError
 from batchscope.store.files import TEMPORARY, Files, read_table
-from batchscope.store.schema import SCHEMA_VERSION, is_log, is_measurements
+from batchscope.store.schema import OLD_STATUS, SCHEMA_VERSION, is_log, is_measurements
 
 TRIALS, MEASUREMENTS, DAMAGED = "trials", "measurements", "damaged"
 LARGE_BYTES = 2**20
@@ -295,6 +295,8 @@ def _parse(name: str, batch_size: int, data: bytes) -> Pair:
             )
         replaces = frozenset(map(str, json.loads(metadata["batchscope.replaces"])))
         rows = pl.read_parquet(io.BytesIO(data))
+        if version == 1 and "status" in rows.columns:
+            rows = rows.with_columns(pl.col("status").replace(*OLD_STATUS))
         if not is_log(rows) or not (rows["batch_size"] == batch_size).all():
             raise _UnfitError("is no segment of trials of this batch size")
         return Pair(

@@ -43,7 +43,7 @@ def export_batch_science(store: Store, folder: str | Path, counted: Counted = ev
     if len(repeated):
         notes.append(f"{len(repeated)} confirmation runs left out: the layout has no place for them")
         trials = trials.filter(pl.col("replicate") == 0)
-    stopped = trials.filter(pl.col("status").is_in(["pruned", "running", "censored"]))
+    stopped = trials.filter(pl.col("status").is_in(["pruned", "running", "stopped"]))
     if len(stopped):
         notes.append(f"{len(stopped)} trials that were stopped early or still run are INCOMPLETE")
     if EXAMPLES in evaluations.collect_schema().names():

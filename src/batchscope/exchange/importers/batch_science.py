@@ -23,7 +23,7 @@ from batchscope.exchange.importers.measurements import ReadMeasurements, read_ev
 from batchscope.exchange.importers.result import Imported, Problems, check_free, check_goals, new_run
 from batchscope.store.schema import HYPERPARAMETER
 
-STATUSES = {"COMPLETE": "complete", "INCOMPLETE": "censored", "INFEASIBLE": "diverged"}
+STATUSES = {"COMPLETE": "complete", "INCOMPLETE": "stopped", "INFEASIBLE": "diverged"}
 SCALES = {"LINEAR_SCALE": "linear", "LOG_SCALE": "log", "REVERSE_LOG_SCALE": "reverse_log", "": "linear"}
 METRICS = {"classification_error": "error", "cross_entropy_error": "loss"}
 SETS = {"val": "validation"}

@@ -53,14 +53,14 @@ STATUSES = {
     "done": "complete",
     "diverged": "diverged",
     "infeasible": "diverged",
-    "censored": "censored",
-    "incomplete": "censored",
-    "failed": "censored",
-    "fail": "censored",
-    "crashed": "censored",
-    "killed": "censored",
+    "stopped": "stopped",
+    "right-censored": "stopped",
+    "incomplete": "stopped",
+    "failed": "stopped",
+    "fail": "stopped",
+    "crashed": "stopped",
+    "killed": "stopped",
     "pruned": "pruned",
-    "stopped": "pruned",
 }
 
 

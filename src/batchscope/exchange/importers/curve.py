@@ -83,7 +83,7 @@ def _tables(rows: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, pl.Da
         pl.int_range(pl.len()).over("batch_size").alias("index"),
         pl.lit(0, pl.Int64).alias("replicate"),
         pl.lit(0, pl.Int64).alias("revision"),
-        pl.when(reached).then(pl.lit("complete")).otherwise(pl.lit("censored")).alias("status"),
+        pl.when(reached).then(pl.lit("complete")).otherwise(pl.lit("stopped")).alias("status"),
         pl.col("steps").fill_null(0),
         (pl.col("steps") * pl.col("batch_size")).fill_null(0).alias("examples"),
         *(numbers_or_words(once[name]) for name in once.columns if name.startswith(HYPERPARAMETER)),
