@@ -227,10 +227,12 @@ def test_norm_layers_alone_are_exact() -> None:
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(dim=1)
 
-    meter = NoiseScale(model, source="norm_layers", every=2)
+    meter, others = NoiseScale(model, source="norm_layers", every=2), NoiseScale(model, source="hessian", every=1)
     for _ in range(3):
         losses = loss(model(tokens[:, :-1]), tokens[:, 1:])
         meter.observe(losses)
+        others.observe(losses)  # with backward passes of its own
+        torch.autograd.grad(losses.sum(), model.tokens.weight, retain_graph=True)  # and one of the user's
         torch.autograd.backward(losses.mean() * 37)
     assert [o.step for o in meter.observations] == [0, 2]
     exact = per_example_gradients(model, loss, tokens[:, :-1], tokens[:, 1:])

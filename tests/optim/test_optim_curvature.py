@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from batchscope.errors import StudyError
+from batchscope.hutchinson import gradient_and_hessian_diagonal, hessian_diagonal_of_graph, signs
 from batchscope.optim import CBLR
-from batchscope.optim.hutchinson import gradient_and_hessian_diagonal, hessian_diagonal_of_graph, signs
 
 SIZE = 6
 

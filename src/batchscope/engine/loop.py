@@ -16,7 +16,7 @@ from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.training import Settings, Training, batch_loss, clipped
 from batchscope.errors import WorkloadError
-from batchscope.optim.hutchinson import hessian_diagonal_of_graph
+from batchscope.hutchinson import hessian_diagonal_of_graph
 from batchscope.optim.rule import is_dense, laid_out_as
 from batchscope.tensors import Pair, Tree, map_pair, map_tree, with_prefix
 

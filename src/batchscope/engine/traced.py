@@ -18,7 +18,7 @@ from batchscope.engine.pack import State
 from batchscope.engine.program import Program
 from batchscope.engine.training import Training, batch_loss, clipped
 from batchscope.errors import WorkloadError
-from batchscope.optim.hutchinson import gradient_and_hessian_diagonal
+from batchscope.hutchinson import gradient_and_hessian_diagonal
 from batchscope.tensors import Tree, leaves
 
 InPlace = Callable[[GraphModule, tuple[Any, ...], Sequence[int]], Graph]

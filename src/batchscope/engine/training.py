@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from batchscope.engine.batches import Batches, placed
 from batchscope.engine.reading import Reader
 from batchscope.errors import WorkloadError
+from batchscope.hutchinson import signs
 from batchscope.nn import convert_ghost_batch_norm
 from batchscope.optim import RULES, Rule
 from batchscope.optim.average import averaged
-from batchscope.optim.hutchinson import signs
 from batchscope.plan.timeline import Timeline
 from batchscope.schedules import SmallLossDiscard
 from batchscope.seeds import seeded, torch_generator

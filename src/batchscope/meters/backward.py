@@ -38,7 +38,7 @@ class Backward:
             self._handles.append(parameter.register_hook(partial(self._see, index)))  # type: ignore[no-untyped-call]
 
     def _see_weights(self, gradient: Tensor) -> None:
-        if not Backward._paused and not self._found:
+        if self.waits:
             self._weights = gradient.detach()
 
     def _see(self, index: int, gradient: Tensor) -> None:
@@ -58,6 +58,11 @@ class Backward:
             yield
         finally:
             Backward._paused = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether a backward pass that begins now may be the one."""
+        return not Backward._paused and not self._found
 
     @property
     def done(self) -> bool:

@@ -46,6 +46,7 @@ class NormLayers:
         self.armed = True  # whether the forward pass that comes may be observed
         self._squares = squares
         self._backward: Backward | None = None
+        self._listening = False  # while the backward pass of the training step runs
         self._examples: dict[Tensor, Tensor] = {}
         self._handles = [module.register_forward_hook(self._after_forward) for module in modules]
         self._index = {parameter: index for index, parameter in enumerate(squares.parameters)}
@@ -55,7 +56,7 @@ class NormLayers:
             output.register_hook(partial(self._after_backward, module, inputs[0].detach()))  # type: ignore[no-untyped-call]
 
     def _after_backward(self, module: nn.Module, inputs: Tensor, gradient: Tensor) -> None:
-        if self._backward is None:
+        if self._backward is None or not self._listening:
             return
         if len(gradient) != self._backward.examples:
             raise MeterError(
@@ -76,6 +77,13 @@ class NormLayers:
 
     def observe(self, loss: Tensor, generator: torch.Generator) -> None:
         self._backward = Backward(loss, self._squares)
+        loss.register_hook(self._at_start)  # type: ignore[no-untyped-call]
+
+    def _at_start(self, gradient: Tensor) -> None:
+        """A backward pass begins at the losses: the first one that reaches the parameters counts."""
+        self._listening = self._backward is not None and self._backward.waits
+        if self._listening:
+            self._examples.clear()
 
     def settle(self) -> Moments | None:
         backward = self._backward

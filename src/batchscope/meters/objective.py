@@ -52,6 +52,21 @@ class Objective:
         value: dict[str, Tensor] = torch.func.grad(self.mean_loss)(parameters, pair)
         return value
 
+    def mean_loss_of_all(self, parameters: dict[str, Tensor], pair: Pair, chunk_size: int) -> float:
+        """The mean over N examples, a chunk in memory at a time."""
+        with torch.no_grad():
+            return sum(float(self.losses(parameters, part).double().sum()) for part in chunks(pair, chunk_size)) / size(
+                pair
+            )
+
+    def gradient_of_all(self, pair: Pair, chunk_size: int) -> dict[str, Tensor]:
+        """The gradient of that mean at the model's own parameters."""
+        total = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        for part in chunks(pair, chunk_size):
+            for name, gradient in self.gradient(self.parameters, part).items():
+                total[name] += gradient * (size(part) / size(pair))
+        return total
+
     def per_example_gradients(self, parameters: dict[str, Tensor], pair: Pair) -> dict[str, Tensor]:
         """(B, *shape) for each parameter, by ``torch.func.vmap``."""
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self._model.modules()):

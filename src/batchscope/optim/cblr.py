@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from batchscope.errors import StudyError
+from batchscope.hutchinson import hessian_diagonal_of_graph, signs
 from batchscope.optim.adapter import Group, Parameters, RuleOptimizer
-from batchscope.optim.hutchinson import hessian_diagonal_of_graph, signs
 from batchscope.optim.momentum import heavy_ball
 from batchscope.optim.radius import GUARDS, TINY, radius
 from batchscope.optim.rule import Hyper, Numbers, Rule, Scalar, Slots, clamp
