@@ -94,7 +94,7 @@ IN_USER_CODE = {
 }
 ELSEWHERE = {
     "shape_in_torch": "see the model and the loss of",
-    "keyword_only": "a model is called as model(inputs)",
+    "keyword_only": 'give inputs as a dict: ({"x": ...}, targets)',
     "module": "got one Linear: every trial begins with weights of its own; write  def build(): return Linear(...)",
     "nothing": "model() must return a torch.nn.Module, got NoneType",
     "loss_class": "loss must be a function (outputs, targets), got the class CrossEntropyLoss",

@@ -251,7 +251,8 @@ class Driver:
                 raise StudyError(
                     f"batch_sizes: {batch_size} cannot be trained: {skipped.reason}{hint}; write 2 or more"
                 )
-            raise skipped.error
+            with workloads.explained(self._study.workload):
+                raise skipped.error
         self._note(
             {"skipped": dict(self._skipped)},
             f"batch size {batch_size} is left out, because its updates fail: {skipped.reason}{hint}",
