@@ -24,10 +24,10 @@ from advice.exact_recommendations import (
     steps,
 )
 from analysis.simulated_studies import BATCH_SIZES, GOAL, SURFACES, expected_minimum, tables
-from batchscope.advice.devices import sentence
 from batchscope.advice.document import document
 from batchscope.advice.recommendation import Recommendation, recommend
 from batchscope.advice.step_time import Link
+from batchscope.advice.strong_scaling import sentence
 from batchscope.analysis import Interval, steps_to_result
 from batchscope.errors import AnalysisError
 

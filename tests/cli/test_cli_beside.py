@@ -20,7 +20,7 @@ from batchscope.errors import AnalysisError, StoreError
 from batchscope.plan.rungs import Grid
 from batchscope.spec.study import Study
 from batchscope.store import Store
-from batchscope.store.files import Files
+from batchscope.store.disk import Files
 from batchscope.store.lock import STALE_SECONDS, Owner
 from runs.same import assert_same_run
 

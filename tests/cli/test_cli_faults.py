@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
-from batchscope.store.files import Files
+from batchscope.store.disk import Files
 from runs.same import assert_same_run
 
 STUDY = """

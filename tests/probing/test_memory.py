@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from batchscope.machine.memory import available_bytes
-from batchscope.probing.memory import bounded, is_out_of_memory
+from batchscope.probing.memory_bound import bounded, is_out_of_memory
 
 MIB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the bound is Linux's")

@@ -25,8 +25,8 @@ from batchscope.cli.show import console
 from batchscope.errors import ProbeError, StudyError, WorkloadError
 from batchscope.machine.sizes import parse_size
 from batchscope.optim import OPTIMIZERS, RULES
-from batchscope.probing.batch_size import BatchSizeTimings
 from batchscope.probing.requests import Attempt, Fails, Fits, Timed, Visit
+from batchscope.probing.timings import BatchSizeTimings
 from batchscope.probing.updates import ProbeSetup, Trainer
 from batchscope.schedules.micro_batches import accumulate_gradients
 from probing import probe_workloads

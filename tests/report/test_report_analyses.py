@@ -29,8 +29,8 @@ from batchscope.analysis import (
     Sensitivity,
     Speedup,
     StabilityMap,
+    curve_comparison,
     plain_rows,
-    scaling,
 )
 from batchscope.analysis.outcomes import Outcomes
 from batchscope.report.analyses import chart
@@ -234,7 +234,7 @@ def test_speedup_carries_its_caveat() -> None:
     figure = chart(SPEEDUP)
     assert lines(figure)["ideal"] == ((2, 1), (8, 4))
     assert "favours large batches" in figure.layout.annotations[0].text
-    assert "favours large batches" in section(Answer(SPEEDUP, scaling.speedup_words(SPEEDUP))).paragraphs[0]
+    assert "favours large batches" in section(Answer(SPEEDUP, curve_comparison.speedup_words(SPEEDUP))).paragraphs[0]
 
 
 def test_contour_draws_the_best_so_far() -> None:

@@ -16,7 +16,7 @@ import pytest
 from batchscope.analysis import Curve, Regimes
 from batchscope.report import Section, Table, render
 from batchscope.report.markup import Cell, script_json
-from batchscope.report.text import plain
+from batchscope.report.wording import plain
 from batchscope.spec.goal import Goal
 from report.report_study import curve, interval, measurements, summary, table, trials
 

@@ -29,8 +29,8 @@ from batchscope.engine.vmap import Vmap
 from batchscope.executors import worker as workers
 from batchscope.executors.worker import Worker
 from batchscope.runs import driver
-from batchscope.runs.result import Run
-from batchscope.store.files import Files
+from batchscope.runs.run_folder import Run
+from batchscope.store.disk import Files
 from batchscope.store.lock import _started
 from batchscope.store.states import States
 from batchscope.store.store import Store

@@ -14,7 +14,7 @@ from batchscope import runs
 from batchscope.engine.choice import ProgramChoice
 from batchscope.errors import StoreError, StudyError
 from batchscope.runs import Run
-from batchscope.runs.choices import Recorded, check_pins, joined, replayed
+from batchscope.runs.program_choices import Recorded, check_pins, joined, replayed
 from engine.workbench import classification, study
 
 AUTO = (

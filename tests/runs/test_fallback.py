@@ -18,7 +18,7 @@ from batchscope.engine.training import Settings
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import StudyError, WorkloadError
 from batchscope.runs import Progress, Run
-from batchscope.runs.choices import Recorded, pinned
+from batchscope.runs.program_choices import Recorded, pinned
 from engine.workbench import Plain, classification, normalised, study
 from runs.same import tables
 

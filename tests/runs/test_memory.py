@@ -21,9 +21,9 @@ from batchscope.machine.sizes import parse_size
 from batchscope.plan.race import SearchRound, StepRange, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.demand import Demand, MiB, demand
-from batchscope.runs.layout import lay_out
-from batchscope.runs.memory import fit
+from batchscope.runs.memory_plan import fit
 from batchscope.runs.preflight import timelines_of
+from batchscope.runs.workers_and_packs import lay_out
 from engine.workbench import classification, study
 
 NEED = Demand(
@@ -80,7 +80,7 @@ def test_a_limit_takes_workers_first_then_states_to_disk_then_packs() -> None:
 def test_no_more_workers_than_groups_and_no_idle_core(
     overrides: tuple[str, ...], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchscope.runs.layout.available_cores", lambda: 4)
+    monkeypatch.setattr("batchscope.runs.workers_and_packs.available_cores", lambda: 4)
     asked = study(*(overrides or ("search.trials=2", "engine.pack_size=1")), "engine.threads=auto")
     need = replace(NEED, step={8: MiB})
     layout = lay_out(asked, need, None, "cpu", {}, None, 2**50)
@@ -155,7 +155,7 @@ import torch
 torch.set_num_threads(1)
 from batchscope import runs, workloads
 from batchscope.runs.demand import demand
-from batchscope.runs.layout import lay_out
+from batchscope.runs.workers_and_packs import lay_out
 from batchscope.runs.preflight import timelines_of
 from batchscope.spec.study import Study
 study = Study.from_yaml(sys.argv[1])

@@ -19,10 +19,10 @@ from torch import nn
 
 import batchscope as bs
 from advice.exact_recommendations import curve, probe
-from batchscope.advice.choices import NEAR
 from batchscope.advice.options import Option
 from batchscope.advice.recommend import described
 from batchscope.advice.snippet import snippet
+from batchscope.advice.verdicts import NEAR
 from batchscope.analysis import Interval
 from batchscope.cli.main import DONE, invoke
 from batchscope.errors import AnalysisError, ProbeError

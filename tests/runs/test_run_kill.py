@@ -16,7 +16,7 @@ import pytest
 from batchscope import runs
 from batchscope.runs import driver
 from batchscope.spec.study import Study
-from batchscope.store.files import Files
+from batchscope.store.disk import Files
 from engine.workbench import classification, study
 from runs import killing
 from runs.killing import FOLDER, PHASES, Plan

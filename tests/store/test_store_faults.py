@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 import batchscope.store.store
 from batchscope.errors import StoreError
 from batchscope.store import Store
-from batchscope.store.files import Files
+from batchscope.store.disk import Files
 from store.store_units import RUNGS, TRIALS, content, drive, trial_id, unit, whole
 from store.store_units import units as all_units
 

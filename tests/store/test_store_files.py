@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchscope.errors import StoreError
-from batchscope.store.files import Files
+from batchscope.store.disk import Files
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchscope.store.schema import LOG, TRIALS, empty
-from batchscope.store.tables import merge_log, resolve_log
+from batchscope.store.trial_log import merge_log, resolve_log
 
 Row = tuple[str, int, int]
 rows = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 5), st.integers(0, 6)), max_size=12)

@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from batchscope.advice.choices import Verdict
-from batchscope.advice.devices import sentence
 from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
+from batchscope.advice.strong_scaling import sentence
+from batchscope.advice.verdicts import Verdict
 
 SCHEMA = 1
 

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 import polars as pl
 
 from batchscope.advice.assumptions import of_hardware, of_ideal_hardware, of_steps
-from batchscope.advice.choices import Verdict, balanced, cheapest, fastest, pareto_front, within_budget, within_deadline
-from batchscope.advice.devices import scaling, useful_devices
 from batchscope.advice.options import Option, Options, idealised, on_devices, table
 from batchscope.advice.step_time import Link, shares
+from batchscope.advice.strong_scaling import scaling, useful_devices
+from batchscope.advice.verdicts import (
+    Verdict,
+    balanced,
+    cheapest,
+    fastest,
+    pareto_front,
+    within_budget,
+    within_deadline,
+)
 from batchscope.analysis import amounts
 from batchscope.analysis.points import points
 from batchscope.analysis.steps import Curve

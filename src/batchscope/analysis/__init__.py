@@ -2,13 +2,13 @@
 
 from batchscope.analysis.audit import ExpectedSteps, expected_steps
 from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
+from batchscope.analysis.curve_comparison import Contour, NormalisedCurves, Speedup, compare, contour, speedup
 from batchscope.analysis.laws import Law
 from batchscope.analysis.outcomes import Table, needed
 from batchscope.analysis.question import Answer, Given, Question, Refused
 from batchscope.analysis.questions import QUESTIONS, Answers, answered
 from batchscope.analysis.regimes import Regimes
-from batchscope.analysis.rules import RuleCheck, rule_check
-from batchscope.analysis.scaling import Contour, NormalisedCurves, Speedup, compare, contour, speedup
+from batchscope.analysis.scaling_rules import RuleCheck, rule_check
 from batchscope.analysis.stability import Sensitivity, StabilityMap, sensitivity, stability_map
 from batchscope.analysis.steps import Curve, steps_to_result
 from batchscope.analysis.summary import other_analyses, plain_rows, summary

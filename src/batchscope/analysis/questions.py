@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
-from batchscope.analysis import audit, budgets, rules, scaling, stability
+from batchscope.analysis import audit, budgets, curve_comparison, scaling_rules, stability
 from batchscope.analysis.question import Answer, Given, Question, Refused
 from batchscope.analysis.steps import Curve
 
@@ -41,14 +41,14 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "learning-rate rules",
-        _of_goal(rules.rule_check),
-        rules.words,
+        _of_goal(scaling_rules.rule_check),
+        scaling_rules.words,
         {"learning_rate_rules": "table", "learning_rate_rules_break": "breaks"},
     ),
     Question("sensitivity", _of_goal(stability.sensitivity), stability.sensitivity_words, {"sensitivity": "table"}),
     Question("stability", _of_metric(stability.stability_map), stability.stability_words, {"stability": "bands"}),
-    Question("speedup", _of_metric(scaling.speedup), scaling.speedup_words, {"speedup": "table"}),
-    Question("contour", _of_metric(scaling.contour), scaling.contour_words, {"contour": "table"}),
+    Question("speedup", _of_metric(curve_comparison.speedup), curve_comparison.speedup_words, {"speedup": "table"}),
+    Question("contour", _of_metric(curve_comparison.contour), curve_comparison.contour_words, {"contour": "table"}),
 )
 
 

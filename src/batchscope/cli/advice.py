@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from batchscope.advice.choices import Verdict
-from batchscope.advice.devices import sentence
 from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
+from batchscope.advice.strong_scaling import sentence
+from batchscope.advice.verdicts import Verdict
 from batchscope.cli.show import number, printable
 from batchscope.errors import AnalysisError
 

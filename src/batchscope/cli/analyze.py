@@ -10,7 +10,7 @@ import typer
 
 from batchscope.analysis import answered
 from batchscope.cli.main import FAILED
-from batchscope.cli.options import AsJson
+from batchscope.cli.shared_options import AsJson
 from batchscope.cli.show import (
     console,
     lacking,

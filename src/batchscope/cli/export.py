@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from batchscope.cli.options import RunFolder
+from batchscope.cli.shared_options import RunFolder
 from batchscope.cli.show import say
 from batchscope.exchange.exporters import every, export_batch_science, export_tables
 from batchscope.runs import open_run

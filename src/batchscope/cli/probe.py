@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 import batchscope
-from batchscope.cli.options import AsJson, DataDir
+from batchscope.cli.shared_options import AsJson, DataDir
 from batchscope.cli.show import console, number, printable, say
 from batchscope.errors import ProbeError, StudyError
 from batchscope.machine.sizes import parse_size

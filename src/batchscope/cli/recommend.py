@@ -10,7 +10,7 @@ import typer
 import batchscope
 from batchscope.advice.document import document
 from batchscope.cli.advice import chosen, print_recommendation, whole_numbers
-from batchscope.cli.options import AsJson, RunFolder
+from batchscope.cli.shared_options import AsJson, RunFolder
 from batchscope.cli.show import console, print_json, print_warnings
 from batchscope.runs import open_run
 from batchscope.spec.probe import Probe

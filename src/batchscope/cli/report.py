@@ -11,8 +11,8 @@ import typer
 from batchscope.advice.recommend import recommend
 from batchscope.cli.advice import whole_numbers
 from batchscope.cli.main import FAILED
-from batchscope.cli.options import RunFolder
 from batchscope.cli.recommend import AnyWorkload, Bandwidth, Devices, Latency, Power, Price, ProbeFile
+from batchscope.cli.shared_options import RunFolder
 from batchscope.cli.show import lacking, print_warnings, say
 from batchscope.errors import AnalysisError
 from batchscope.runs import open_run

@@ -11,8 +11,8 @@ import typer
 
 from batchscope import runs, workloads
 from batchscope.cli.main import INTERRUPTED
-from batchscope.cli.options import DataDir
 from batchscope.cli.progress import Display
+from batchscope.cli.shared_options import DataDir
 from batchscope.cli.show import console, print_answers, print_estimate, print_notes, print_warnings, say
 from batchscope.executors import starting
 from batchscope.spec.study import Study

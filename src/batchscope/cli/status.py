@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscope.cli.options import AsJson, RunFolder
+from batchscope.cli.shared_options import AsJson, RunFolder
 from batchscope.cli.show import console, number, print_json, print_warnings, printable
 from batchscope.runs import open_run
 

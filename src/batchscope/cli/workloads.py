@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from batchscope.cli.options import AsJson
+from batchscope.cli.shared_options import AsJson
 from batchscope.cli.show import console, print_json
 from batchscope.workloads import names
 

@@ -20,7 +20,7 @@ from batchscope.plan.race import SearchRound, StepRange, Unit
 from batchscope.plan.rungs import Grid
 from batchscope.spec.goal import Goal
 from batchscope.spec.trial import Trial
-from batchscope.store.files import Files
+from batchscope.store.disk import Files
 from batchscope.store.states import WEIGHTS, States, weights_name
 
 # Training that may be lost, and computed again, when a worker dies.

@@ -20,13 +20,13 @@ from batchscope.machine.cores import processor_name
 from batchscope.machine.devices import resolve_device
 from batchscope.machine.memory import available_bytes
 from batchscope.optim import OPTIMIZERS
-from batchscope.probing.batch_size import BatchSizeTimings
-from batchscope.probing.memory import AVAILABLE_SHARE
+from batchscope.probing.memory_bound import AVAILABLE_SHARE
 from batchscope.probing.process import Bench, open_bench
 from batchscope.probing.ranks import Ranks
 from batchscope.probing.requests import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Timed
 from batchscope.probing.throughput import saturation
 from batchscope.probing.time_model import fit_time_model
+from batchscope.probing.timings import BatchSizeTimings
 from batchscope.probing.updates import ProbeSetup
 from batchscope.schedules.micro_batches import accumulation
 from batchscope.spec.extras import known

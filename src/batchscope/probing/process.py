@@ -20,7 +20,7 @@ import torch
 
 from batchscope import workloads
 from batchscope.errors import BatchscopeError, ProbeError
-from batchscope.probing.memory import is_out_of_memory
+from batchscope.probing.memory_bound import is_out_of_memory
 from batchscope.probing.requests import DoesNotFit, Facts, Fails, Reply, Request
 from batchscope.probing.untouched import untouched
 from batchscope.probing.updates import ProbeSetup, Trainer

@@ -23,7 +23,7 @@ from batchscope.engine.calling import called
 from batchscope.engine.training import losses
 from batchscope.errors import BatchscopeError, WorkloadError
 from batchscope.optim import OPTIMIZERS, RULES
-from batchscope.probing.memory import PeakMemory, bounded, is_out_of_memory
+from batchscope.probing.memory_bound import PeakMemory, bounded, is_out_of_memory
 from batchscope.probing.requests import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Timed, Visit
 from batchscope.probing.throughput import clock, seconds_per_call
 from batchscope.spec.workload import Stream, Workload

@@ -26,7 +26,7 @@ from batchscope.report import hover
 from batchscope.report.axes import Scale, batch_axis, count_axis, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, add_band, add_line, finish, marker, whiskers
 from batchscope.report.palette import LIGHT, Palette
-from batchscope.report.text import chart_text, count, number
+from batchscope.report.wording import chart_text, count, number
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from batchscope.analysis import Curve
 from batchscope.report import figures
-from batchscope.report.text import count, number, percent, plain, size
+from batchscope.report.wording import count, number, percent, plain, size
 
 
 @dataclass(frozen=True)

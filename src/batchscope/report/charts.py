@@ -14,7 +14,7 @@ from batchscope.report import figures, hover
 from batchscope.report.axes import bare_axis, batch_axis, count_axis, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, add_band, add_line, finish, marker, whiskers
 from batchscope.report.palette import LIGHT, Palette
-from batchscope.report.text import chart_text, number
+from batchscope.report.wording import chart_text, number
 
 _ENDS = {
     "perfect_scaling_until": "perfect until",

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchscope.analysis import BudgetQuality, RuleCheck
 from batchscope.analysis.outcomes import PREFIX
-from batchscope.report.text import chart_text, count, name, number, percent, size
+from batchscope.report.wording import chart_text, count, name, number, percent, size
 
 Row = Mapping[str, Any]
 

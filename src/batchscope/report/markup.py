@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from batchscope.report.text import escape
+from batchscope.report.wording import escape
 
 
 @dataclass(frozen=True)

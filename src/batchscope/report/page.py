@@ -14,11 +14,11 @@ from plotly.offline import get_plotlyjs
 
 from batchscope.analysis import Curve
 from batchscope.analysis.outcomes import Outcomes
-from batchscope.report import answers, charts, figures, tables
+from batchscope.report import answers, charts, figures, page_tables
 from batchscope.report.markup import Chart, Section, definitions, script_json, section
 from batchscope.report.palette import DARK, LIGHT, NAMED, stylesheet
 from batchscope.report.panels import all_goals, panel
-from batchscope.report.text import counted, duration, escape, number, percent, plain, size
+from batchscope.report.wording import counted, duration, escape, number, percent, plain, size
 from batchscope.spec.goal import Goal
 
 REFRESH = 10  # seconds between two readings of a run that is going on
@@ -199,7 +199,7 @@ def _costs(trials: pl.DataFrame) -> str:
         f"{counted(whole['diverged'], 'trial')} diverged."
     )
     shown = Chart(charts.trial_counts(costs, NAMED), "How the trials of every batch size ended", "trials")
-    return section(Section("Trials and cost", [text], [shown], [tables.costs(costs)]))
+    return section(Section("Trials and cost", [text], [shown], [page_tables.costs(costs)]))
 
 
 def _method() -> str:

@@ -8,10 +8,10 @@ import polars as pl
 
 from batchscope.analysis import Curve
 from batchscope.analysis.outcomes import PREFIX, Outcomes
-from batchscope.report import charts, figures, picture, tables, tuning
+from batchscope.report import charts, figures, page_tables, picture, tuning
 from batchscope.report.markup import Chart, Section, chart, section, table
 from batchscope.report.palette import NAMED
-from batchscope.report.text import escape, name, plain
+from batchscope.report.wording import escape, name, plain
 
 _CONTOURS = '<li><span class="line"></span>equal effective learning rate</li>'
 _KEY = (
@@ -47,7 +47,7 @@ def panel(
     return (
         f'<div class="panel" data-of="goal-{index}"><section><h2>Steps to {escape(goal)}</h2>{chart(shown)}'
         f'<noscript><div class="still">{picture.steps_to_result([curve], title=f"Steps to {goal}")}</div></noscript>'
-        f"{table(tables.curve(curve, figures.ordered(space)))}</section>"
+        f"{table(page_tables.curve(curve, figures.ordered(space)))}</section>"
         f"{_best(index, curve, space)}{_space(index, curve, space)}</div>"
     )
 

@@ -11,7 +11,7 @@ import polars as pl
 from batchscope.analysis import Curve
 from batchscope.report import figures
 from batchscope.report.palette import DARK, LIGHT, stylesheet
-from batchscope.report.text import escape, number
+from batchscope.report.wording import escape, number
 
 WIDTH, HEIGHT = 820, 470
 LEFT, RIGHT, TOP, BOTTOM = 78, 22, 58, 58

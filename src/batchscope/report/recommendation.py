@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import polars as pl
 
-from batchscope.advice.devices import sentence
 from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
+from batchscope.advice.strong_scaling import sentence
 from batchscope.analysis import Interval
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.report.axes import bare_axis, count_axis, log_range, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, finish, marker, whiskers
 from batchscope.report.markup import Cell, Chart, Section, Table
 from batchscope.report.palette import LIGHT, NAMED, Palette
-from batchscope.report.text import chart_text, counted, name, number, percent, plain
+from batchscope.report.wording import chart_text, counted, name, number, percent, plain
 
 _UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 TITLE = "Recommendation"

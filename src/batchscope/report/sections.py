@@ -9,7 +9,7 @@ from batchscope.analysis.held_out import by_batch_size
 from batchscope.report import analyses
 from batchscope.report.markup import Cell, Chart, Section, Table
 from batchscope.report.palette import NAMED
-from batchscope.report.text import number, plain
+from batchscope.report.wording import number, plain
 from batchscope.spec.goal import TEST
 
 

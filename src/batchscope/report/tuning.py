@@ -10,7 +10,7 @@ from batchscope.report import figures, hover
 from batchscope.report.axes import Scale, batch_axis, short
 from batchscope.report.marks import EXACT, finish, marker, whiskers
 from batchscope.report.palette import LIGHT, Palette
-from batchscope.report.text import chart_text, name, number
+from batchscope.report.wording import chart_text, name, number
 
 SLOWEST = 3.0  # where the scale of colours for the steps of a trial ends, in multiples of the fastest
 

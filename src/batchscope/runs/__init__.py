@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from batchscope.runs.estimate import Estimate as Estimate
     from batchscope.runs.progress import BatchSizeProgress as BatchSizeProgress
     from batchscope.runs.progress import Progress as Progress
-    from batchscope.runs.result import Run as Run
-    from batchscope.runs.result import open_run as open_run
+    from batchscope.runs.run_folder import Run as Run
+    from batchscope.runs.run_folder import open_run as open_run
     from batchscope.runs.several import ask_each as ask_each
     from batchscope.runs.several import comparison as comparison
     from batchscope.runs.several import holds_several as holds_several
@@ -27,7 +27,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
             "driver": ("Interrupted",),
             "estimate": ("Estimate",),
             "progress": ("BatchSizeProgress", "Progress"),
-            "result": ("Run", "open_run"),
+            "run_folder": ("Run", "open_run"),
             "several": ("ask_each", "comparison", "holds_several"),
             "start": ("run",),
         },

@@ -33,12 +33,12 @@ from batchscope.plan.race import Race, SearchRound, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.search_rounds import BatchSize
 from batchscope.runs import notes
-from batchscope.runs.choices import Recorded, check_pins, failed, joined, pinned, replayed, written
 from batchscope.runs.demand import demand
-from batchscope.runs.layout import lay_out
 from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
+from batchscope.runs.program_choices import Recorded, check_pins, failed, joined, pinned, replayed, written
 from batchscope.runs.progress import BatchSizeProgress, Progress
 from batchscope.runs.rows import Computed, Record, measurement_rows, outcomes, trial_row
+from batchscope.runs.workers_and_packs import lay_out
 from batchscope.spec.space import Space
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload

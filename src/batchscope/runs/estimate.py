@@ -28,10 +28,10 @@ from batchscope.machine.devices import resolve_device
 from batchscope.machine.sizes import parse_size
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
-from batchscope.runs.choices import check_pins, replayed
 from batchscope.runs.demand import demand
-from batchscope.runs.layout import lay_out
 from batchscope.runs.preflight import check_goals, grids_of, timelines_of
+from batchscope.runs.program_choices import check_pins, replayed
+from batchscope.runs.workers_and_packs import lay_out
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload

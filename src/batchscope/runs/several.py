@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from batchscope.analysis import Curve, Refused, compare, plain_rows
 from batchscope.errors import AnalysisError, BatchscopeError
-from batchscope.runs.result import Run
+from batchscope.runs.run_folder import Run
 from batchscope.store.store import find_runs
 
 MOST_AT_ONCE = 4  # each may hold half a gigabyte of measurements

@@ -9,7 +9,7 @@ from batchscope import workloads
 from batchscope.machine.sizes import parse_size
 from batchscope.runs.driver import Driver
 from batchscope.runs.progress import Progress
-from batchscope.runs.result import Run
+from batchscope.runs.run_folder import Run
 from batchscope.spec.study import Study
 from batchscope.spec.workload import Workload
 

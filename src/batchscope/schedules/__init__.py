@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from batchscope.lazy import exports
 
 if TYPE_CHECKING:
-    from batchscope.schedules.batch_size import BatchSchedule as BatchSchedule
-    from batchscope.schedules.batch_size import Phase as Phase
-    from batchscope.schedules.batch_size import lost_epochs as lost_epochs
-    from batchscope.schedules.batch_size import noise_scale as noise_scale
+    from batchscope.schedules.batch_schedule import BatchSchedule as BatchSchedule
+    from batchscope.schedules.batch_schedule import Phase as Phase
+    from batchscope.schedules.batch_schedule import lost_epochs as lost_epochs
+    from batchscope.schedules.batch_schedule import noise_scale as noise_scale
     from batchscope.schedules.compiler import compile_batch_schedule as compile_batch_schedule
     from batchscope.schedules.compose import WARM_UPS as WARM_UPS
     from batchscope.schedules.compose import Ramp as Ramp
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from batchscope.schedules.micro_batches import accumulate_gradients as accumulate_gradients
     from batchscope.schedules.micro_batches import accumulation as accumulation
     from batchscope.schedules.micro_batches import in_parts as in_parts
+    from batchscope.schedules.rate_text import format_learning_rate as format_learning_rate
+    from batchscope.schedules.rate_text import parse_learning_rate as parse_learning_rate
     from batchscope.schedules.sampler import ScheduledBatchSampler as ScheduledBatchSampler
     from batchscope.schedules.scaling import Scaled as Scaled
     from batchscope.schedules.scaling import scale_hyperparameters as scale_hyperparameters
     from batchscope.schedules.small_loss import SmallLossDiscard as SmallLossDiscard
     from batchscope.schedules.table import SCALING_RULES as SCALING_RULES
-    from batchscope.schedules.text import format_learning_rate as format_learning_rate
-    from batchscope.schedules.text import parse_learning_rate as parse_learning_rate
     from batchscope.schedules.torch_scheduler import ScheduledLR as ScheduledLR
 else:  # a type checker is not told of __getattr__: it would believe every name
     __all__, __getattr__ = exports(
         __name__,
         {
-            "batch_size": (
+            "batch_schedule": (
                 "BatchSchedule",
                 "Phase",
                 "lost_epochs",
@@ -85,7 +85,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
             ),
             "small_loss": ("SmallLossDiscard",),
             "table": ("SCALING_RULES",),
-            "text": (
+            "rate_text": (
                 "format_learning_rate",
                 "parse_learning_rate",
             ),

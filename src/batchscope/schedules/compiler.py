@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from batchscope.errors import ScheduleError
-from batchscope.schedules.batch_size import BatchSchedule, complement, factor_after, factor_before
-from batchscope.schedules.layout import Stretch, lay_out
+from batchscope.schedules.batch_schedule import BatchSchedule, complement, factor_after, factor_before
 from batchscope.schedules.learning_rate import Schedule
 from batchscope.schedules.original import Piece, Unit, in_epochs, inside, peak_of, pieces
+from batchscope.schedules.whole_updates import Stretch, lay_out
 
 Variant = Literal["increase", "hybrid", "decay"]
 
@@ -60,7 +60,7 @@ def compile_batch_schedule(
     """Compile a learning-rate schedule to a batch-size schedule of the same noise scale (S18 sections 3-5).
 
     Args:
-        lr_schedule: A text (see `batchscope.schedules.text`), a `Schedule`, or a torch scheduler at its
+        lr_schedule: A text (see `batchscope.schedules.rate_text`), a `Schedule`, or a torch scheduler at its
             beginning, which is read from a copy.
         batch_size: B_0, the batch size that the schedule was made for.
         max_batch_size: The largest batch size, taken as it is. Unless given, N/10 (S18 section 2), or

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from batchscope.errors import ScheduleError
-from batchscope.schedules.batch_size import BatchSchedule
-from batchscope.schedules.layout import Stretch, lay_out
+from batchscope.schedules.batch_schedule import BatchSchedule
+from batchscope.schedules.whole_updates import Stretch, lay_out
 
 
 def with_first_epochs(

@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from batchscope.errors import ScheduleError
-from batchscope.schedules.batch_size import BatchSchedule, Phase
+from batchscope.schedules.batch_schedule import BatchSchedule, Phase
 from batchscope.schedules.compiler import compile_batch_schedule
 
 COLUMNS = ("epochs", "from update", "updates", "batch", "learning rate", "noise scale", "was", "epochs lost")

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from batchscope.errors import ScheduleError
-from batchscope.schedules.batch_size import factor_after, factor_before
+from batchscope.schedules.batch_schedule import factor_after, factor_before
 from batchscope.schedules.compose import Stretched
 from batchscope.schedules.learning_rate import Schedule
-from batchscope.schedules.text import parse_learning_rate
+from batchscope.schedules.rate_text import parse_learning_rate
 from batchscope.schedules.torch_scheduler import read_torch_scheduler
 
 Unit = Literal["epoch", "step"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from batchscope.errors import ScheduleError
-from batchscope.schedules.batch_size import BatchSchedule
+from batchscope.schedules.batch_schedule import BatchSchedule
 from batchscope.schedules.micro_batches import Accumulation, accumulation
 from batchscope.seeds import torch_generator
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 import polars as pl
 
 from batchscope.errors import StoreError
-from batchscope.store.files import TEMPORARY, Files, read_table
+from batchscope.store.disk import TEMPORARY, Files, read_table
 from batchscope.store.schema import OLD_STATUS, SCHEMA_VERSION, is_log, is_measurements
 
 TRIALS, MEASUREMENTS, DAMAGED = "trials", "measurements", "damaged"

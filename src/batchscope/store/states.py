@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from batchscope.errors import StoreError
-from batchscope.store.files import TEMPORARY, Files
+from batchscope.store.disk import TEMPORARY, Files
 
 if TYPE_CHECKING:
     from collections.abc import Collection

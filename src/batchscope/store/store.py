@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import polars as pl
 
 from batchscope.errors import StoreError
-from batchscope.store.files import Files
+from batchscope.store.disk import Files
 from batchscope.store.lock import Lock, holder
 from batchscope.store.schema import (
     SCHEMA_VERSION,
@@ -21,7 +21,7 @@ from batchscope.store.schema import (
 )
 from batchscope.store.segments import TRIALS, Damage, Pair, Segments, Snapshot
 from batchscope.store.states import WEIGHTS, States
-from batchscope.store.tables import evaluations_of, log_of, merge_log, resolve_log, trials_of, valid_evaluations
+from batchscope.store.trial_log import evaluations_of, log_of, merge_log, resolve_log, trials_of, valid_evaluations
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from batchscope.errors import DataError
 from batchscope.exchange.importers.cleaning import clean, numbers, status_of, trial_rows, whole_numbers
 from batchscope.exchange.importers.groups import grouped, groups
 from batchscope.exchange.importers.result import ColumnError, Imported, Problems, check_goals
-from batchscope.store.files import read_table
+from batchscope.store.disk import read_table
 from batchscope.store.schema import HYPERPARAMETER
 
 _METRIC = re.compile(r"[A-Za-z][\w.-]*/[\w.-]+")

@@ -9,7 +9,7 @@ import polars as pl
 from batchscope.errors import DataError
 from batchscope.exchange.importers.result import Imported, Problems, new_run
 from batchscope.spec import documents
-from batchscope.store.files import read_table
+from batchscope.store.disk import read_table
 from batchscope.store.formulas import undefused
 from batchscope.store.schema import HYPERPARAMETER, MEASUREMENTS, TRIALS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from batchscope.advice.choices import NEAR
 from batchscope.advice.options import Option, Options
+from batchscope.advice.verdicts import NEAR
 
 _KINDS: dict[str, type[pl.DataType]] = {
     "devices": pl.Int64,

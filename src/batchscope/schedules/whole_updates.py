@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from batchscope.errors import ScheduleError
-from batchscope.schedules.batch_size import (
+from batchscope.schedules.batch_schedule import (
     BatchSchedule,
     Phase,
     factor_after,

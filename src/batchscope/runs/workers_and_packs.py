@@ -11,7 +11,7 @@ from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, ProgramChoice
 from batchscope.machine.cores import available_cores
 from batchscope.machine.memory import available_bytes
 from batchscope.runs.demand import Demand, resident
-from batchscope.runs.memory import MemoryPlan, fit
+from batchscope.runs.memory_plan import MemoryPlan, fit
 from batchscope.spec.study import Study
 
 

@@ -10,7 +10,7 @@ from batchscope.analysis import Curve
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.report import figures
 from batchscope.report.markup import Cell, Table
-from batchscope.report.text import count, duration, name, number, percent
+from batchscope.report.wording import count, duration, name, number, percent
 
 
 def curve(curve: Curve, columns: list[str]) -> Table:
