@@ -43,6 +43,10 @@ class Broken(torch.utils.data.Dataset):
             raise KeyError("no such image")
         return inputs[index], labels[index]
 
+class Pairs(Broken):
+    def __getitem__(self, index):
+        return inputs[index], labels[index]
+
 def net():
     return nn.Linear(8, 2)
 
@@ -75,6 +79,8 @@ def constant_loss(): return made(loss=lambda outputs, targets: torch.ones(len(ta
 def float_labels(): return made(train=(inputs, labels.float()), validation=(inputs, labels.float()))
 def metric_raises(): return made(metrics={"error": out_of_bounds})
 def dataset(): return made(train=Broken())
+def loader(): return made(train=torch.utils.data.DataLoader(Broken(), num_workers=1))
+def collate(): return made(train=torch.utils.data.DataLoader(Pairs(), collate_fn=raises))
 def wide(): return made(model=lambda: nn.Sequential(nn.Linear(8, 10**12), nn.Linear(10**12, 2)))
 def wider(): return made(model=lambda: nn.Linear(8, 10**19))
 def no_workload(): pass
@@ -87,6 +93,8 @@ IN_USER_CODE = {
     "loss_raises": ("ValueError: my code is broken", 'raise ValueError("my code is broken")'),
     "metric_raises": ("IndexError: index 7 is out of bounds", "return outputs[:, 7]"),
     "dataset": ("KeyError: 'no such image'", 'raise KeyError("no such image")'),
+    "loader": ("KeyError: 'no such image'", 'raise KeyError("no such image")'),
+    "collate": ("ValueError: my code is broken", 'raise ValueError("my code is broken")'),
     "float_labels": ("expected target", 'return F.cross_entropy(outputs, targets, reduction="none")'),
     "missing_import": ("name 'torchvision' is not defined", "def missing_import(): return made("),
     "wide": ("is larger than the memory", "def wide(): return made("),

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from batchscope.errors import WorkloadError
 from batchscope.seeds import seed_python, seeded
-from batchscope.spec.examples import Examples, collated, failed, split
+from batchscope.spec.examples import Examples, failed, split, together
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Pair
+from batchscope.workloads import in_words
 
 # Batches that each process has ready.
 READY = 2
@@ -45,67 +47,72 @@ def seed_all(seed: int) -> None:
 class Reader:
     """Reads batches of one dataset, of whatever stream."""
 
-    def __init__(self, examples: Examples, target: str | None) -> None:
-        """Nothing is read, and no process started, yet."""
-        self._examples, self._target = examples, target
+    def __init__(self, examples: Examples, target: str | None, name: str) -> None:
+        """Nothing is read, and no process started, yet; ``name`` is the workload's, for errors."""
+        self._target = target
+        self._items, self._join = _Items(examples.dataset, name), _Join(examples, name)
         # Elsewhere a user's dataset cannot be sent to other processes.
         workers = min(examples.workers, torch.get_num_threads()) if sys.platform == "linux" else 0
-        self._ahead = _Ahead(examples, workers) if workers else None
+        self._ahead = _Ahead(self._items, self._join, examples.worker_init, workers) if workers else None
 
     @classmethod
     def of(cls, workload: Workload) -> Reader | None:
         """Of the training data of a workload; None where that is no map-style dataset."""
         data = workload.train
         if isinstance(data, Examples):
-            return cls(data, workload.target)
+            return cls(data, workload.target, workload.name)
         plain = not isinstance(data, tuple) and hasattr(data, "__getitem__") and hasattr(data, "__len__")
-        return cls(Examples(data), workload.target) if plain else None
+        return cls(Examples(data), workload.target, workload.name) if plain else None
 
     def read(self, places: Places, start: int, count: int) -> Pair:
         """A batch of a stream.
 
         Errors:
-            WorkloadError: If its examples cannot be put together.
+            WorkloadError: If the dataset has not got an example, or they cannot be put together.
         """
-        if self._ahead is None:
-            items = _Items(self._examples.dataset)
+        if self._ahead is not None:
+            batch = self._ahead.read(places, start, count)
+        else:
             with seeded(0):
-                drawn = [items[place] for place in places(start, count)]
-                seed_all(drawn[0][0].batch_seed)
-                return collated(self._examples.collate, [item for _, item in drawn], self._target)
-        batch = self._ahead.read(places, start, count)
+                batch = self._join.batch([self._items[place] for place in places(start, count)])
         if isinstance(batch, _Failed):
             raise batch.error
         return split(batch, self._target)
 
 
+class _Failed(NamedTuple):
+    """In place of what could not be read: a process that reads ahead cannot raise what keeps its words."""
+
+    error: WorkloadError
+
+
 class _Items(Dataset[Any]):
     """A dataset by place."""
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: Any, name: str) -> None:
+        self._dataset, self._name = dataset, name
 
     def __getitem__(self, place: Place) -> tuple[Place, Any]:
         seed_all(place.seed)
-        return place, self._dataset[place.example]
-
-
-class _Failed(NamedTuple):
-    error: Exception
+        try:
+            return place, self._dataset[place.example]
+        except Exception as error:  # the user's
+            what = f"{self._name} fails: example {place.example} of train: {type(error).__name__}: {error}"
+            return place, _Failed(in_words(error, self._name) or WorkloadError(what))
 
 
 class _Ahead:
     """Processes that read the batches that will be asked for next, if it goes on as it went."""
 
-    def __init__(self, examples: Examples, workers: int) -> None:
+    def __init__(self, items: _Items, join: _Join, worker_init: Callable[[int], None] | None, workers: int) -> None:
         """They start with the first batch, and stay."""
         self._upcoming = _Upcoming()
         self._loader = DataLoader(
-            _Items(examples.dataset),
+            items,
             batch_sampler=self._upcoming,
             num_workers=workers,
-            collate_fn=_Together(examples),
-            worker_init_fn=examples.worker_init,
+            collate_fn=join,
+            worker_init_fn=worker_init,
             multiprocessing_context="fork",
             persistent_workers=True,
             prefetch_factor=READY,
@@ -141,17 +148,25 @@ class _Upcoming(Sampler[list[Place]]):
             start += count
 
 
-class _Together:
+class _Join:
     """Puts a batch together as the workload says."""
 
-    def __init__(self, examples: Examples) -> None:
-        self._collate = examples.collate
+    def __init__(self, examples: Examples, name: str) -> None:
+        self._collate, self._name = examples.collate, name
 
-    def __call__(self, drawn: list[tuple[Place, Any]]) -> bytes:
+    def batch(self, drawn: list[tuple[Place, Any]]) -> Any:
+        """The batch, or why there is none."""
+        if lacking := next((item for _, item in drawn if isinstance(item, _Failed)), None):
+            return lacking
         seed_all(drawn[0][0].batch_seed)
         try:
-            batch = self._collate([item for _, item in drawn])
-        except (TypeError, ValueError, RuntimeError) as error:
-            batch = _Failed(failed(self._collate, error))
-        # By value: shared memory would need descriptors, and room, that may not be there, and leave files behind.
-        return pickle.dumps(batch)
+            return self._collate([item for _, item in drawn])
+        except Exception as error:  # the user's, or of the examples that they give
+            theirs = None if self._collate is together else in_words(error, self._name)
+            return _Failed(theirs or failed(self._collate, error))
+
+    def __call__(self, drawn: list[tuple[Place, Any]]) -> bytes:
+        """The batch by value: shared memory would need descriptors, and room, that may not be there, and leave files
+        behind.
+        """
+        return pickle.dumps(self.batch(drawn))

@@ -328,7 +328,8 @@ def _serve(pipe: Connection, setup: WorkerSetup, environment: Mapping[str, str])
                     worker = setup.worker(pipe.poll)
                     _keep_freed_memory()  # from here on: a copy of the data that was shared must go back
                 reply: object = _do(worker, task)
-                if isinstance(reply, Skipped):  # what a user's code raises may not be what can be sent
+                # What a user's code raises may not be what can be sent.
+                if isinstance(reply, Skipped) and not isinstance(reply.error, BatchscopeError):
                     reply = replace(reply, error=ExecutionError(f"{_describe(task)} failed: {_in_words(reply.error)}"))
             except BatchscopeError as error:
                 reply = error

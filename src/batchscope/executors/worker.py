@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from batchscope import workloads
 from batchscope.engine.choice import CannotTrain, ProgramChoice, choose, in_words, program_of
 from batchscope.engine.evaluate import ends_evaluations_early, validation_size
 from batchscope.engine.pack import Pack, State, weights_of
@@ -147,7 +148,8 @@ class Worker:
                 chosen = choose(Training(self._loaded, batch_size), trials, self._study.engine)
             except CannotTrain as error:
                 assert isinstance(error.__cause__, Exception)
-                return Skipped(in_words(error.__cause__), error.__cause__)
+                theirs = workloads.in_words(error.__cause__, self._study.workload)
+                return Skipped(in_words(error.__cause__), theirs or error.__cause__)
         self._programs[batch_size, chosen.choice.program] = chosen.program
         return chosen.choice
 

@@ -59,7 +59,7 @@ def run(
             replay_choices=None if replay_choices is None else Path(replay_choices),
             max_memory=None if max_memory is None else parse_size(max_memory),
         )
-    driver.run()
+        driver.run()
     result = Run(folder)
     result.write_report()
     return result
