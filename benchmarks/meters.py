@@ -8,7 +8,9 @@
     coverage  how often intervals of level 0.9 hold the truth: Fieller's, from the scatter and from successive
               differences, and a circular block bootstrap; independent batches, and SGD on a noisy quadratic.
 
-    python benchmarks/meters.py [--parts cost,bias,coverage] [--turns 15] [--repeats 400]
+    products  a product of the Hessian with a vector, 1,024 examples: ours beside curvlinops, where that is installed.
+
+    python benchmarks/meters.py [--parts cost,bias,coverage,products] [--turns 15] [--repeats 400]
 
 One thread. The last line is one JSON document.
 """
@@ -22,6 +24,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -271,9 +274,46 @@ def coverage(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+# products
+
+
+def products(turns: int) -> list[dict[str, Any]]:
+    try:
+        from curvlinops import HessianLinearOperator
+    except ImportError:
+        print("curvlinops is not installed: pip install curvlinops-for-pytorch")
+        return []
+    rows = []
+    for name, units, hidden in (("mlp-32", 64, 32), ("fc-256", 784, 256)):
+        model, targets = FullyConnected((units,), (hidden,)), torch.randint(0, 10, (1024,))
+        inputs, parameters = torch.randn(1024, units), dict(model.named_parameters())
+        vector = {name: torch.randn_like(p) for name, p in parameters.items()}
+        ours = bs.meters.Hessian(model, lambda o, t: F.cross_entropy(o, t, reduction="none"), inputs, targets)
+        theirs = HessianLinearOperator(
+            model, nn.CrossEntropyLoss(), list(parameters.values()), [(inputs, targets)], check_deterministic=False
+        )
+        flat = torch.cat([part.ravel() for part in vector.values()])
+        ways: dict[str, Callable[[], Any]] = {
+            "ours": partial(ours.product, vector),
+            "curvlinops": partial(theirs.__matmul__, flat),
+        }
+        mine = torch.cat([part.ravel() for part in ways["ours"]().values()])
+        torch.testing.assert_close(mine, ways["curvlinops"](), rtol=1e-3, atol=1e-5)
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(turns + 2):
+            for way, call in ways.items():
+                start = time.process_time()
+                call()
+                seconds[way].append(time.process_time() - start)
+        milliseconds = {way: round(1e3 * statistics.median(found[2:]), 2) for way, found in seconds.items()}
+        rows.append({"model": name, "milliseconds": milliseconds})
+        print(rows[-1])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="cost,bias,coverage")
+    parser.add_argument("--parts", default="cost,bias,coverage,products")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=400)
     options = parser.parse_args()
@@ -285,6 +325,7 @@ def main() -> None:
         "cost": lambda: list(cost(options.turns)),
         "bias": lambda: bias(options.repeats),
         "coverage": lambda: coverage(options.repeats),
+        "products": lambda: products(options.turns),
     }
     for part in options.parts.split(","):
         document[part] = parts[part]()

@@ -72,3 +72,13 @@ def test_overhead_is_what_the_engine_does_not_take() -> None:
     assert 0 < inline["engine_seconds"] < inline["seconds"] and inline["units"] >= 30
     share = 1 - inline["engine_seconds"] / inline["seconds"]
     assert document["overhead"] == pytest.approx(share, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_meters_are_unbiased_beside_their_peers() -> None:
+    document = last_line("meters.py", "--parts", "bias,products", "--repeats", "40", "--turns", "2")
+    assert document["benchmark"] == "meters"
+    ours, *_, naive, held = document["bias"]
+    assert ours["mean"] == pytest.approx(ours["truth"], rel=0.05)
+    assert abs(naive["median"] - naive["truth"]) > 5 * abs(ours["median"] - ours["truth"])
+    assert held["intervals_held"] > 0.75

@@ -361,6 +361,18 @@ def test_weight_decay_in_the_loss_is_signal_without_noise() -> None:
     assert abs(signal.mean()) < 3 * signal.std() / math.sqrt(600)
 
 
+def test_a_closed_meter_leaves_the_model_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(10, 4), nn.LayerNorm(4))
+    meter = NoiseScale(model, source="norm_layers", every=1)
+    losses = F.cross_entropy(model(torch.randn(8, 10)), torch.zeros(8, dtype=torch.int64), reduction="none")
+    meter.observe(losses)
+    torch.autograd.backward(losses.mean())
+    assert len(meter.observations) == 1
+    meter.close()
+    assert not model[1]._forward_hooks
+    assert len(meter.observations) == 1
+
+
 def test_nothing_measured_leaves_everything_open() -> None:
     meter = NoiseScale(small_net())
     assert meter.estimate() == bs.meters.Interval(None, None, None)
@@ -384,6 +396,10 @@ def spoiled(how: str) -> None:
             meter.observe(losses)
             torch.autograd.backward(losses.mean())
             meter.end_batch()
+        case "part without end":
+            meter.observe(losses)
+            torch.autograd.backward(losses.mean())
+            meter.estimate()
         case "clipped parts":
             for part in torch.split(losses, 4):
                 meter.observe(part)
@@ -413,6 +429,7 @@ def spoiled(how: str) -> None:
         ("no graph", "without graph"),
         ("unequal weights", "every example must weigh the same"),
         ("one part", "got 1 and 1 rank"),
+        ("part without end", r"call meter\.end_batch\(\)"),
         ("clipped parts", "right after the last backward pass"),
         ("end of batch", r'belongs to source="parts", got \'signs\''),
         ("group", "there is no group 'head': the groups are all"),

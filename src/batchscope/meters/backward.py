@@ -81,7 +81,7 @@ class Backward:
             MeterError: If the weights differ. An overflow is returned as it is.
         """
         assert self._weights is not None
-        weights = self._weights.to("cpu", torch.float64)
+        weights = self._weights.cpu().double()
         spread, mean = float(weights.max() - weights.min()), float(weights.mean())
         if spread > 1e-2 * abs(mean):  # reduced precision rounds them
             raise MeterError(
@@ -95,4 +95,4 @@ class Backward:
         """|g|^2 of the gradient of the weighted sum of losses, (P,)."""
         zero = next(iter(self._found.values())).new_zeros(())
         values = [self._found.get(index, zero) for index in range(len(self._squares.parameters))]
-        return torch.stack(values).to("cpu", torch.float64).numpy()
+        return torch.stack(values).cpu().double().numpy()

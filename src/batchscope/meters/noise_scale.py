@@ -205,9 +205,9 @@ class NoiseScale:
         totals: dict[str, Any] = dict.fromkeys(order, 0)
         for part in chunks(pair, chunk_size):
             found = objective.per_example_gradients(objective.parameters, part)
-            each = each + self._squares.all([found[name] for name in order]).double().cpu().numpy()
+            each = each + self._squares.all([found[name] for name in order]).cpu().double().numpy()
             totals = {name: totals[name] + found[name].sum(dim=0) for name in order}
-        whole = self._squares.all([totals[name] / count for name in order]).double().cpu().numpy()
+        whole = self._squares.all([totals[name] / count for name in order]).cpu().double().numpy()
         self._pending_step = self._batches
         self._record(moments_of_parts(each / count, whole, per_part=1.0, whole=1 / count))
 
@@ -219,10 +219,12 @@ class NoiseScale:
             level: The probability with which the interval is meant to hold the truth.
 
         Raises:
-            MeterError: If there is no such group.
+            MeterError: If there is no such group, or no batch in parts was ever ended.
         """
-        if self._source_name != "parts":
+        if not isinstance(self._source, Parts):
             self._settle()
+        elif not self._observations and self._source.waiting:
+            raise MeterError("a batch in parts is not over: call meter.end_batch() after its last backward pass")
         if group not in self._rows:
             raise MeterError(f"there is no group {group!r}: the groups are {', '.join(self._rows)}")
         noise = [observation.noise[group] for observation in self._observations]
@@ -262,6 +264,12 @@ class NoiseScale:
             noise, signal = ({name: state[key][name][index] for name in self._rows} for key in ("noise", "signal"))
             self._observations.append(Observation(step, noise, signal))
         self._arm()
+
+    def close(self) -> None:
+        """Take all hooks off the model, as for copying or pickling it; what was observed stays."""
+        self._source.forget()
+        if isinstance(self._source, NormLayers):
+            self._source.close()
 
     def _groups(self, groups: Mapping[str, Iterable[Tensor]]) -> dict[str, list[int]]:
         place = {id(p): index for index, p in enumerate(self._squares.parameters)}

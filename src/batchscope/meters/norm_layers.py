@@ -107,6 +107,11 @@ class NormLayers:
             self._backward.close()
         self._backward, self._examples = None, {}
 
+    def close(self) -> None:
+        """Take the hooks off the layers."""
+        for handle in self._handles:
+            handle.remove()
+
 
 def _normalized(module: nn.Module, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """The input as the layer's weight finds it, and the axes of positions."""

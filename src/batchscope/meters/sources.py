@@ -57,7 +57,7 @@ class Signs:
     def settle(self) -> Moments | None:
         if self._pending is None or not self._pending[1].done:
             return None
-        noise, backward = self._pending[0].to("cpu", torch.float64).numpy(), self._pending[1]
+        noise, backward = self._pending[0].cpu().double().numpy(), self._pending[1]
         self.forget()
         whole = backward.squares() / backward.weight() ** 2
         return Moments(noise, whole - noise / backward.examples)
@@ -108,8 +108,13 @@ class Parts:
                 f'backward pass; got {len(parts)} and {ranks} rank(s): leave out source="parts" for batches in one part'
             )
         self._check(seen)
-        squares = self._squares.all([p.grad for p in self._squares.parameters]).to("cpu", torch.float64).numpy()
+        squares = self._squares.all([p.grad for p in self._squares.parameters]).cpu().double().numpy()
         return moments_of_parts(np.array(part_squares), squares / total**2, per_part, whole)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether parts have been trained on since the last batch ended."""
+        return any(part.done for part in self._parts)
 
     def _check(self, seen: Tensor) -> None:
         grad = self._smallest.grad
