@@ -13,7 +13,7 @@ from batchscope.report.wording import count, number, percent, plain, size
 
 
 @dataclass(frozen=True)
-class Answer:
+class CurveAnswer:
     """The plain text of one goal: no markup, nothing escaped."""
 
     goal: str
@@ -21,7 +21,7 @@ class Answer:
     caveats: tuple[str, ...]
 
 
-def answer(curve: Curve) -> Answer:
+def answer(curve: Curve) -> CurveAnswer:
     """The answer for one goal, with every reservation that the analysis or the numbers themselves give."""
     table = figures.steps_to_result(curve)
     reached = table.drop_nulls("steps")
@@ -33,7 +33,7 @@ def answer(curve: Curve) -> Answer:
     else:
         brackets = f" Brackets hold {percent(curve.level)} intervals."
         sentence = f"{_regimes(curve)} {_fewest(reached)}{brackets}"
-    return Answer(plain(curve.goal), sentence, tuple(map(_sentence, _caveats(curve, table))))
+    return CurveAnswer(plain(curve.goal), sentence, tuple(map(_sentence, _caveats(curve, table))))
 
 
 def _sentence(caveat: str) -> str:

@@ -45,7 +45,7 @@ FIRST_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
-class Row:
+class BatchSizeEstimate:
     """What one batch size would cost.
 
     Attributes:
@@ -83,7 +83,7 @@ class Estimate:
         notes: What is used of the workload's data as it was given, and what its form costs.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[BatchSizeEstimate, ...]
     workers: int
     threads: int
     memory_bytes: int
@@ -137,7 +137,7 @@ def estimate(
     loaded = Loaded(known, study, torch.device(device))
     threads = torch.get_num_threads()
     torch.set_num_threads(layout.threads)
-    rows: list[Row] = []
+    rows: list[BatchSizeEstimate] = []
     skipped: dict[int, str] = {}
     grids, ends = grids_of(study, timelines), time.perf_counter() + TIMED_SECONDS
     try:
@@ -189,7 +189,7 @@ class _Timer:
     def __init__(self, study: Study, training: Training, grid: Grid) -> None:
         self._study, self._training, self._grid = study, training, grid
 
-    def timed(self, recorded: ProgramChoice | None, trials: list[Trial], seconds: float) -> Row:
+    def timed(self, recorded: ProgramChoice | None, trials: list[Trial], seconds: float) -> BatchSizeEstimate:
         """By measurement, of the recorded choice or of one that is made in about so many seconds."""
         if recorded is None:
             chosen = choose(self._training, trials, self._study.engine, seconds)
@@ -208,7 +208,7 @@ class _Timer:
         size = int(next(leaves(part.examples)).shape[0])
         return self._row(choice, step / 1000, evaluation / len(pack.trials) * validation_size(self._training) / size)
 
-    def reckoned(self, step: float, example: float, smaller: Row | None) -> Row:
+    def reckoned(self, step: float, example: float, smaller: BatchSizeEstimate | None) -> BatchSizeEstimate:
         """From the seconds of a step and of an example, or from a smaller batch size whose evaluation was timed."""
         evaluation = smaller.evaluation_seconds / smaller.trials / smaller.evaluations if smaller else None
         choice = replace(smaller.choice, timings={}) if smaller else ProgramChoice("loop", 1)
@@ -216,10 +216,10 @@ class _Timer:
             choice, step, validation_size(self._training) * example / 3 if evaluation is None else evaluation
         )
 
-    def _row(self, choice: ProgramChoice, step: float, evaluation: float) -> Row:
+    def _row(self, choice: ProgramChoice, step: float, evaluation: float) -> BatchSizeEstimate:
         count, grid = self._study.search.count, self._grid
         evaluations = len(grid.evaluations())
         train, evaluation = count * grid.last * step, count * evaluations * evaluation
-        return Row(
+        return BatchSizeEstimate(
             self._training.batch_size, count, grid.last, len(grid.rungs()), evaluations, choice, train, evaluation
         )

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from batchscope.errors import DataError
-from batchscope.exchange.importers.result import ColumnError, Imported, Part, Problems, new_runs
+from batchscope.exchange.importers.result import ColumnError, Imported, ImportedGroup, Problems, new_runs
 
 Tables = tuple[pl.DataFrame, pl.DataFrame]
 _FOLDER = re.compile(r"\w[\w .+=@-]{0,99}")
@@ -62,7 +62,7 @@ def grouped(
     Raises:
         DataError: If no group holds anything that can be used.
     """
-    made: list[Part] = []
+    made: list[ImportedGroup] = []
     lines: list[str] = []
     for name, rows in parts:
         problems = Problems(dict(total.counts), dict(total.first))
@@ -78,7 +78,7 @@ def grouped(
             "workload": name or path.stem,
             "goals": list(goals),
         }
-        made.append(Part(folder / name if name else folder, document, problems, trials, evaluations))
+        made.append(ImportedGroup(folder / name if name else folder, document, problems, trials, evaluations))
     if not made:
         raise DataError(f"{path} holds nothing that can be used: {'; '.join(lines) or 'no rows'}")
     new_runs(made)

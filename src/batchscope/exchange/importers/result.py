@@ -84,7 +84,7 @@ def new_run(folder: Path, document: Mapping[str, Any], problems: Problems) -> It
 
 
 @dataclass(frozen=True)
-class Part:
+class ImportedGroup:
     """One of several runs that an import makes: where, of what, and its tables."""
 
     folder: Path
@@ -94,7 +94,7 @@ class Part:
     evaluations: pl.DataFrame
 
 
-def new_runs(parts: Sequence[Part]) -> None:
+def new_runs(parts: Sequence[ImportedGroup]) -> None:
     """Make all of these runs, or none.
 
     Errors are those of ``new_run``.
