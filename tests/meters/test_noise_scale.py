@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,20 @@ def test_intervals_hold_the_truth_where_the_signal_is_weak(dimension: int, windo
     noise = 32 * (differences**2).sum(axis=1)
     signal = ((means + mean) ** 2).sum(axis=1) - noise / 32
     assert 0.85 <= held(noise, signal, window, scale) <= 0.95
+
+
+def test_batches_without_replacement_measure_what_the_examples_were_drawn_from() -> None:
+    """Over all batches of 4 of 6 examples: the variance with N - 1, and the training set's |G|^2 less tr(Sigma) / N."""
+    inputs, targets = REGRESSION.batch(6, generator(11))
+    model = REGRESSION.model()
+    meter = NoiseScale(model)
+    for rows in combinations(range(6), 4):
+        meter.observe_examples(squared_error, inputs[list(rows)], targets[list(rows)])
+    each = per_example_gradients(model, squared_error, inputs, targets)["weight"][:, 0]
+    spread = each.var(dim=0, correction=1).sum().item()
+    noise, signal = columns(meter.observations)
+    assert noise.mean() == pytest.approx(spread)
+    assert signal.mean() == pytest.approx(each.mean(dim=0).square().sum().item() - spread / 6)
 
 
 def test_the_quadratic_and_its_hessian_noise() -> None:
