@@ -4,8 +4,10 @@ BIN := .venv/bin
 # Recipes of this file use one environment, made of constraints.txt; its stamp is newer than what it was made from.
 READY := .venv/ready
 RUN ?= runs/digits
+# make lowest has an environment of its own, with the lowest versions that pyproject.toml declares.
+LOWEST := .venv-lowest
 
-.PHONY: demo test slow lint types check docs clean
+.PHONY: demo test slow lowest lint types check docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,6 +23,11 @@ test: $(READY)
 slow: $(READY)
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
+lowest:
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt .
+	.ci/lowest $(LOWEST)/bin/batchscope
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,4 +42,4 @@ docs: $(READY)
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(LOWEST) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

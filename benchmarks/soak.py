@@ -1,7 +1,7 @@
 """Does a run that is killed again and again end as one that was never disturbed?
 
-Runs small studies (a race, one with widening and confirmation, every trial to the budget; digits and the noisy
-quadratic) through the command line with two workers, and kills the driver, a worker, or all of them with SIGKILL, at
+Runs small studies (a race, widening and confirmation, eight batch sizes with two seeds, every trial to the end; digits
+and the noisy quadratic) through the command line with two workers, and kills the driver, a worker, or all of them, at
 seeded moments inside every phase (see ``tests/runs/killing.py``) and at random times; starts the same command again
 until the run is finished; then compares it with an undisturbed run: trials, statuses, measurements (each trial and step
 once) and ``summary.json``, bit for bit, wall-clock columns excepted.
@@ -57,6 +57,18 @@ search:
   confirm: {{seeds: 2}}
 goals: ["validation/loss < 0.3"]
 budget: {{steps: 120}}
+{ENGINE}
+""",
+    "eight batch sizes, two seeds": f"""
+workload: noisy_quadratic/8
+batch_sizes: {{from: 1, to: 128, factor: 2}}
+search:
+  trials: 3
+  space: {{learning_rate: {{min: 0.02, max: 0.5, scale: log}}, momentum: 0.5}}
+  widen: {{rounds: 0}}
+  confirm: {{seeds: 2}}
+goals: ["validation/loss < 0.3", "validation/loss < 0.15"]
+budget: {{steps: 60}}
 {ENGINE}
 """,
     "full": f"""

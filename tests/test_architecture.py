@@ -18,6 +18,7 @@ LEVELS = {
     "seeds": 0,
     "lazy": 0,
     "machine": 0,
+    "interrupts": 0,
     "optim": 1,
     "schedules": 1,
     "nn": 1,

@@ -30,6 +30,7 @@ from batchscope.executors import worker as workers
 from batchscope.executors.worker import Worker
 from batchscope.runs import driver
 from batchscope.runs.run_folder import Run
+from batchscope.store import store
 from batchscope.store.disk import Files
 from batchscope.store.lock import _started
 from batchscope.store.states import States
@@ -193,6 +194,7 @@ def install() -> None:
     if multiprocessing.parent_process() is not None:
         _replies(hooks)
     workers.CHECKPOINT_SECONDS, driver.COMMIT_SECONDS = 0.02, 0.05  # small runs would be over before the first one
+    store.MERGE_PAIRS = 12
 
 
 def _during(hooks: Hooks, phase: str, owner: type, name: str) -> None:

@@ -16,6 +16,7 @@ from batchscope.errors import StoreError
 from batchscope.store import Store, find_runs
 from batchscope.store.schema import OLD_STATUS, STATUSES
 from store.store_units import BATCH_SIZES, RUNGS, TRIALS, content, drive, trial_id, unit, whole
+from store.store_units import EVALUATIONS as EVALUATIONS_A_RUNG
 from store.store_units import units as all_units
 
 
@@ -333,3 +334,22 @@ def test_a_folder_of_schema_1_is_read_with_the_status_that_replaced_its_own(
         old.setattr(batchscope.store.schema, "STATUSES", (*STATUSES, OLD_STATUS[0]))
         store.commit(ROWS.with_columns(status=pl.lit(OLD_STATUS[0])), EVALUATIONS)
     assert set(Store.open(folder).trials()["status"]) == {"stopped"}
+
+
+def test_small_segments_are_merged_by_their_total_also_across_restarts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many batch sizes with a few commits each, by drivers that are soon killed, are as many files to read."""
+    monkeypatch.setattr(batchscope.store.store, "MERGE_PAIRS", 12)
+    create(folder).close()
+    sizes, most = range(8, 14), 0
+    for rung in range(len(RUNGS)):
+        for pack in range(4):
+            with Store.open(folder, write=True) as store:
+                for size in sizes:
+                    store.commit(*unit(size, pack, rung))
+                    most = max(most, len(list((folder / "trials").iterdir())))
+    assert most <= 12 + len(sizes)
+    trials, evaluations = content(Store.open(folder))
+    assert len(trials) == len(sizes) * 4 * TRIALS and len(evaluations) == len(trials) * len(RUNGS) * EVALUATIONS_A_RUNG
+    assert set(trials["steps"]) == {RUNGS[-1]}

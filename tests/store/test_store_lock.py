@@ -17,6 +17,7 @@ import pytest
 
 import batchscope.store.lock
 from batchscope.errors import StoreError
+from batchscope.store import Store
 from batchscope.store.lock import Lock, Owner, holder
 
 
@@ -193,3 +194,26 @@ def test_of_many_takers_exactly_one_succeeds(tmp_path: Path, hard_links: bool, m
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot lock .*nothing"):
         Lock.take(tmp_path / "nothing")
+
+
+def test_a_time_in_the_future_does_not_hold_for_ever(tmp_path: Path) -> None:
+    Store.create(tmp_path / "run", "workload: x\n", {}).close()
+    lock = tmp_path / "run" / "lock"
+    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "", "realm": "", "token": "0" * 16}))
+    os.utime(lock, (time.time() + 3600,) * 2)
+    assert Store.open(tmp_path / "run").driver is None
+    with Store.open(tmp_path / "run", write=True) as store:
+        assert store.driver
+
+
+def test_what_dead_takers_and_writers_have_left_is_tidied(tmp_path: Path) -> None:
+    Store.create(tmp_path / "run", "workload: x\n", {}).close()
+    dead = {"host": "elsewhere", "pid": 1, "started": "", "realm": "", "token": "0" * 16}
+    old = [tmp_path / "run" / name for name in ("lock.new-0000000000000000", ".00112233aabb.tmp")]
+    new = [tmp_path / "run" / name for name in ("lock.new-1111111111111111", ".00112233aabc.tmp", ".mine.tmp")]
+    for path in (*old, *new):
+        path.write_text(json.dumps(dead))
+    for path in old:
+        os.utime(path, (time.time() - 3600,) * 2)
+    Store.open(tmp_path / "run", write=True).close()
+    assert not any(path.exists() for path in old) and all(path.exists() for path in new)

@@ -11,18 +11,8 @@ import typer
 from batchscope.analysis import answered
 from batchscope.cli.main import FAILED
 from batchscope.cli.shared_options import AsJson
-from batchscope.cli.show import (
-    console,
-    lacking,
-    overview,
-    print_answers,
-    print_curve,
-    print_json,
-    print_runs,
-    print_warnings,
-    printable,
-    say,
-)
+from batchscope.cli.show import console, print_json, print_runs, print_warnings, printable, say
+from batchscope.cli.show_answers import lacking, overview, print_answers, print_curve
 from batchscope.errors import AnalysisError, BatchscopeError
 from batchscope.runs import ask_each, comparison, holds_several, open_run
 from batchscope.spec.goal import Goal

@@ -11,9 +11,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import batchscope
+from batchscope import interrupts
 from batchscope.errors import BatchscopeError
 
-DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, interrupts.INTERRUPTED
 
 VERBS = {
     "run": "Run a study, or go on where it stopped.",
@@ -77,6 +78,7 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0 done, 1 failed, 2 misuse, 130 interrupted with nothing lost."""
+    interrupts.end_at_once()
     sys.exit(invoke(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -84,6 +86,8 @@ def invoke(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     run: Callable[..., Any] = application(verb)
+    if verb != "run":  # a run says itself from when on there is something to keep
+        interrupts.raise_them()
     try:
         status = run(arguments, prog_name="batchscope", standalone_mode=False)
     except typer.TyperException as error:

@@ -13,7 +13,8 @@ from batchscope.cli.advice import whole_numbers
 from batchscope.cli.main import FAILED
 from batchscope.cli.recommend import AnyWorkload, Bandwidth, Devices, Latency, Power, Price, ProbeFile
 from batchscope.cli.shared_options import RunFolder
-from batchscope.cli.show import lacking, print_warnings, say
+from batchscope.cli.show import print_warnings, say
+from batchscope.cli.show_answers import lacking
 from batchscope.errors import AnalysisError
 from batchscope.runs import open_run
 from batchscope.spec.probe import Probe

@@ -13,7 +13,7 @@ from batchscope import runs, workloads
 from batchscope.cli.main import INTERRUPTED
 from batchscope.cli.progress import Display
 from batchscope.cli.shared_options import DataDir
-from batchscope.cli.show import console, print_answers, print_estimate, print_notes, print_warnings, say
+from batchscope.cli.show import console, print_estimate, print_notes, print_warnings, say
 from batchscope.executors import starting
 from batchscope.spec.study import Study
 
@@ -31,7 +31,11 @@ def run(
     ] = None,
     max_memory: Annotated[
         str | None,
-        typer.Option("--max-memory", metavar="SIZE", help="Of all processes together: 8GiB. Otherwise what is free."),
+        typer.Option(
+            "--max-memory",
+            metavar="SIZE",
+            help="What to plan for, of all processes together: 8GiB. Otherwise what is free.",
+        ),
     ] = None,
     replay_choices: Annotated[
         Path | None,
@@ -77,6 +81,8 @@ def run(
     except runs.Interrupted:
         say(f"stopped; what is finished is in {folder}. Go on with: {again}", stderr=True)
         raise typer.Exit(INTERRUPTED) from None
+    from batchscope.cli.show_answers import print_answers  # here, because workers begin before polars is read
+
     for answers in result.answers():
         print_answers(console(), answers)
     print_warnings(result)

@@ -1,4 +1,4 @@
-"""Tables and sentences for a terminal; plain text where there is none."""
+"""Numbers, sentences and estimates for a terminal; plain text where there is none."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
-
-from batchscope.analysis import Refused
-from batchscope.analysis.held_out import by_batch_size, in_words
 
 if TYPE_CHECKING:
-    from batchscope.analysis import Answers, Curve, Interval
     from batchscope.runs import Estimate, Run
     from batchscope.spec.study import Study
 
@@ -54,93 +49,6 @@ def printable(text: str) -> str:
 def say(text: str, *, stderr: bool = False) -> None:
     """A line that may quote files, on standard output or error: never folded, and nothing in it obeyed."""
     console(stderr=stderr).print(printable(text), soft_wrap=True)
-
-
-def interval(found: Interval) -> str:
-    """A value with its interval."""
-    if found.value is None and found.low is None and found.high is None:
-        return "not determined"
-    bounds = f"{number(found.low)} to {number(found.high)}"
-    return f"{number(found.value)}   ({found.level:.0%} interval {bounds})"
-
-
-def curve_table(curve: Curve, *, width: int) -> Table:
-    """One row for each batch size; hyperparameters only where they fit."""
-    table = Table(title=Text(printable(str(curve.goal))), title_justify="left", title_style="bold")
-    columns = [("batch size", "batch_size"), ("steps", "steps"), ("90% interval", None), ("reached", None)]
-    fixed = {"batch_size", "steps", "low", "high", "reached", "feasible", "trials"}
-    points = [name for name in curve.table.columns if name in ("learning_rate", "momentum")]
-    extra = [name for name in points if name not in fixed] if width >= 72 else []
-    for title, _ in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    for name in extra:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for row in curve.table.iter_rows(named=True):
-        bounds = f"{number(row['low'])} to {number(row['high'])}" if row["low"] is not None else "-"
-        cells = [number(row["batch_size"]), number(row["steps"]), bounds, f"{row['reached']}/{row['feasible']}"]
-        table.add_row(*map(Text, [*cells, *(number(row[name]) for name in extra)]))
-    return table
-
-
-def print_curve(to: Console, curve: Curve) -> None:
-    """The table, the regimes, and what there is to say about them."""
-    to.print(curve_table(curve, width=to.width))
-    regimes = curve.regimes
-    for title, found in (
-        ("perfect scaling until", regimes.perfect_scaling_until),
-        ("critical batch size", regimes.critical_batch_size),
-        ("maximum useful batch size", regimes.maximum_useful_batch_size),
-    ):
-        to.print(f"  {title:<26}{interval(found)}")
-    for row in curve.table.iter_rows(named=True):
-        for remark in (row.get("reason"), row.get("verdict")):
-            if remark and row["steps"] is not None:
-                to.print(f"  batch size {row['batch_size']}: {printable(remark)}")
-    for size, values in by_batch_size(curve.test).items():
-        to.print(f"  test examples, batch size {number(size)}: {printable(in_words(values, number))}")
-    for note in dict.fromkeys((*curve.notes, *regimes.notes)):
-        if not note.endswith((": see reason", ": see verdict")):  # said above, at the point itself
-            to.print(f"  note: {printable(note)}")
-
-
-def print_answers(to: Console, answers: Answers) -> None:
-    """The curve of a goal, and in a line each what the other analyses found, or that they failed."""
-    if isinstance(refusal := answers.curve_or_refusal, Refused):
-        to.print(f"{printable(str(answers.goal))} has no answer: {printable(refusal.reason)}")
-        return
-    print_curve(to, answers.curve)
-    refused = []
-    for question, answer in answers:
-        if not isinstance(answer, Refused):
-            to.print(f"  {printable(answer.words.title)}: {printable(answer.words.found)}")
-        elif answer.is_fault:
-            to.print(f"  {question.name}: {printable(answer.reason)}")
-        else:
-            refused.append(question.name)
-    if refused:
-        to.print(f"  not answered by this run (analyze --json says why): {', '.join(refused)}")
-
-
-def lacking(answers: Sequence[Answers]) -> bool:
-    """Whether a goal has no curve, or an analysis that was asked has failed, each of which has been shown."""
-    return any(isinstance(one.curve_or_refusal, Refused) or one.faults for one in answers)
-
-
-def overview(curves: Mapping[str, Sequence[Curve]]) -> Table:
-    """One row for every goal of every run: the fewest steps, and where the regimes end."""
-    table = Table()
-    for title in ("run", "goal"):
-        table.add_column(title, overflow="fold")
-    for title in ("fewest steps", "at batch size", "perfect until", "critical", "useful until"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for run, curve in ((run, curve) for run, some in curves.items() for curve in some):
-        found = curve.regimes
-        best = curve.table.drop_nulls("steps").sort("steps", "batch_size").head(1)
-        fewest = best.select("steps", "batch_size").row(0) if best.height else (None, None)
-        ends = (found.perfect_scaling_until, found.critical_batch_size, found.maximum_useful_batch_size)
-        numbers = (*fewest, *(None if end.value is None else round(end.value) for end in ends))
-        table.add_row(*map(Text, (printable(run), printable(str(curve.goal)), *map(number, numbers))))
-    return table
 
 
 def print_runs(documents: Mapping[str, str], comparison: Mapping[str, Any]) -> None:

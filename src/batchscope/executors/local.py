@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import heapq
 import os
-import signal
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -25,6 +25,7 @@ from batchscope.errors import BatchscopeError, ExecutionError
 from batchscope.executors import starting
 from batchscope.executors.shared import SharedData
 from batchscope.executors.worker import Checkpoints, Result, Skipped, Worker
+from batchscope.machine.mortality import die_with_driver, ending, out_of_memory_kills
 from batchscope.plan.race import SearchRound, Unit
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
@@ -32,6 +33,8 @@ from batchscope.spec.workload import Workload
 
 # Deaths of a worker at one and the same task before the task is taken to be the cause.
 MOST_DEATHS = 3
+# What all workers together have to keep their state when they are stopped.
+STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ class Processes:
         """Start the workers; they import and load beside each other."""
         self._context = starting.context()
         self._setup = setup
+        self._kills = out_of_memory_kills()
         self._handles = [_WorkerHandle(*self._start()) for _ in range(workers)]
         self._place: dict[tuple[SearchRound, int], _WorkerHandle] = {}
 
@@ -200,24 +204,27 @@ class Processes:
                 if isinstance(reply, BatchscopeError):
                     raise reply
                 assert task is not None
+                handle.has_state = handle.has_state or isinstance(task, Running)
                 if not isinstance(task, Forgetting):
                     return task, reply
 
     def stop(self) -> None:
-        """Interrupt all workers at their next evaluation; each keeps what it has as checkpoints."""
+        """Interrupt all workers at their next evaluation; each that is soon enough keeps what it has as checkpoints."""
+        until = time.monotonic() + STOP_SECONDS
         for handle in self._handles:
             handle.tasks.clear()
             with suppress(OSError):
                 handle.pipe.send(None)
         for handle in self._handles:
-            handle.process.join(timeout=60)
+            if handle.has_state:
+                handle.process.join(timeout=max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, whatever they do."""
         for handle in self._handles:
             handle.pipe.close()
-            if handle.process.is_alive():
-                handle.process.terminate()
+            handle.process.kill()
+        for handle in self._handles:
             handle.process.join()
 
     def _start(self) -> tuple[Any, Connection]:
@@ -242,13 +249,13 @@ class Processes:
         handle.process.join()
         handle.deaths += 1
         if handle.deaths >= MOST_DEATHS:
-            status = handle.process.exitcode
             raise ExecutionError(
-                f"a worker died {handle.deaths} times (exit status {status}) at {_describe(handle.current)}; "
-                "it may have run out of memory: try --workers 1, or a smaller engine.pack_size"
+                f"a worker died {handle.deaths} times at {_describe(handle.current)}; the last one "
+                f"{ending(handle.process.exitcode, self._kills)}"
             )
         handle.pipe.close()
         handle.process, handle.pipe = self._start()
+        handle.has_state = False
         with suppress(OSError):
             handle.pipe.send(handle.current)
 
@@ -260,6 +267,7 @@ class _WorkerHandle:
         self.process, self.pipe = process, pipe
         self.tasks = _Queue()
         self.current: Task | None = None
+        self.has_state = False  # there is nothing to wait for in a worker that has computed nothing yet
         self.deaths = 0
         self.groups: Counter[int] = Counter()  # by batch size
 
@@ -315,7 +323,7 @@ def _serve(pipe: Connection, setup: WorkerSetup, environment: Mapping[str, str])
     can be read means that nobody waits for the task. An event shared by all processes would need a lock, which a
     worker that is killed while it holds it leaves locked for ever.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and says what follows from it
+    die_with_driver()
     if os.environ != environment:  # of the process that this one was forked from
         os.environ.clear()
         os.environ.update(environment)

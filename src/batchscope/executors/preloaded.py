@@ -1,8 +1,13 @@
-"""What the process that workers are forked from imports. For that process alone: it makes it deaf to Ctrl-C."""
+"""What the process that workers are forked from imports. For that process alone: it makes it deaf to signals."""
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # first: the driver hears Ctrl-C, and this process ends with it
+for _name in ("SIGINT", "SIGTERM", "SIGHUP"):  # first: the driver hears them, and this process ends with it
+    signal.signal(getattr(signal, _name), signal.SIG_IGN)
+
+from batchscope.machine.mortality import die_with_parent  # noqa: E402
+
+die_with_parent()
 
 import torch._dynamo  # noqa: E402 - what tracing a pack loads on first use
 

@@ -20,6 +20,7 @@ import torch
 
 from batchscope import workloads
 from batchscope.errors import BatchscopeError, ProbeError
+from batchscope.machine.mortality import die_with_driver
 from batchscope.probing.memory_bound import is_out_of_memory
 from batchscope.probing.requests import DoesNotFit, Facts, Fails, Reply, Request
 from batchscope.probing.untouched import untouched
@@ -128,8 +129,7 @@ class Child:
         """End the process."""
         if self._process is not None:
             self._pipe.close()
-            if self._process.is_alive():
-                self._process.terminate()
+            self._process.kill()
             self._process.join()
             self._process.close()
             self._process = None
@@ -188,7 +188,7 @@ class Child:
 
 def _serve(pipe: Connection, setup: ProbeSetup) -> None:
     """A process that measures: one request after the other until one fails, or nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it hears Ctrl-C, and ends it
+    die_with_driver()
     os.dup2(2, 1)  # what the workload's code prints is no part of a JSON document
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, the kernel takes this process

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from batchscope import workloads
+from batchscope import interrupts, workloads
 from batchscope.analysis.reach import diverging, nearest
 from batchscope.engine.choice import ProgramChoice
 from batchscope.engine.training import DTYPES
@@ -53,7 +53,7 @@ TELL_SECONDS = 0.1
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with everything that was finished written."""
+    """Ctrl-C, SIGTERM or SIGHUP, with everything that was finished written."""
 
 
 class Driver:
@@ -113,7 +113,7 @@ class Driver:
         Raises:
             Interrupted: On Ctrl-C, with everything that was finished written.
         """
-        with self._open() as self._store:
+        with interrupts.kept(), self._open() as self._store:
             self._record = Record(self._store.trials(), self._store.measurements(), self._study.goals)
             executor: Executor | None = None
             try:

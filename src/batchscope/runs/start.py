@@ -40,11 +40,11 @@ def run(
         on_progress: Called when units of work are done, at most ten times a second.
         replay_choices: The folder of another run, whose programs, pack sizes and threads are taken instead of measured:
             the same study gives the same bits.
-        max_memory: The most memory that all processes may take together, in bytes or as ``"8GiB"``; None for what is
-            available.
+        max_memory: What to plan for, in bytes or as ``"8GiB"``: workers and packs are chosen so that all processes
+            together are expected to take no more; the plan is not enforced. None for what is available.
 
-    What cannot be run is a ``BatchscopeError`` that says what to type. Ctrl-C is ``Interrupted``, with everything that
-    was finished written: run again to go on.
+    What cannot be run is a ``BatchscopeError`` that says what to type. Ctrl-C, SIGTERM and SIGHUP are ``Interrupted``,
+    with everything that was finished written: run again to go on.
     """
     folder = Path(folder)
     with workloads.explained(study.workload):

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -135,6 +136,13 @@ class Files:
             self._unlink(target)
         except OSError as error:
             raise self._fault("remove", target, error) from error
+
+    def tidy(self, seconds: float) -> None:
+        """Remove temporary files of the folder itself that are older: a reader may be writing a report just now."""
+        with suppress(OSError), os.scandir(self.root) as entries:
+            for entry in entries:
+                if TEMPORARY.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > seconds:
+                    self._unlink(Path(entry.path))
 
     def move(self, name: str, target: str) -> None:
         """Give a file another name, replacing any file of that name."""

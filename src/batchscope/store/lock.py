@@ -58,7 +58,7 @@ class Owner:
         """Whether the owner still runs: its process where this machine can see it, else its heartbeat."""
         if self.realm and self.realm == _realm() and self.host == socket.gethostname():
             return _started(self.pid) in {self.started, ""}
-        return heartbeat_age < STALE_SECONDS
+        return abs(heartbeat_age) < STALE_SECONDS  # a time in the future is no sign of life either
 
 
 class Lock:
@@ -74,7 +74,7 @@ class Lock:
 
     @classmethod
     def take(cls, folder: Path) -> Self:
-        """Take the lock of a folder.
+        """Take the lock of a folder, and remove what takers that died have left.
 
         Raises:
             StoreError: If another driver holds it, or the folder cannot be written.
@@ -85,6 +85,7 @@ class Lock:
             own.write_text(json.dumps(asdict(owner)))
             try:
                 _take(folder, own)
+                _tidy(folder, own)
             finally:
                 own.unlink(missing_ok=True)
         except OSError as error:
@@ -157,6 +158,14 @@ def _take(folder: Path, own: Path) -> None:
             leftover.unlink(missing_ok=True)
         return
     raise StoreError(f"the lock of {folder} changes hands too quickly to be taken: type the same command again")
+
+
+def _tidy(folder: Path, own: Path) -> None:
+    """Remove the files of takers that were killed before they could."""
+    for path in folder.glob("lock.new-*"):
+        owner = Owner.read(path)
+        if owner is not None and path != own and not owner.is_alive(_age(path, own)):
+            path.unlink(missing_ok=True)
 
 
 def _chain(folder: Path) -> list[tuple[Path, Owner]]:

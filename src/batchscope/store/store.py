@@ -13,7 +13,7 @@ import polars as pl
 
 from batchscope.errors import StoreError
 from batchscope.store.disk import Files
-from batchscope.store.lock import Lock, holder
+from batchscope.store.lock import STALE_SECONDS, Lock, holder
 from batchscope.store.schema import (
     SCHEMA_VERSION,
     measurements_frame,
@@ -269,9 +269,8 @@ class Store:
             for trial, steps in part.select("trial", "steps").iter_rows():
                 self._known[trial] = steps, identities[trial]
             self._loose[batch_size] += 1
-            if self._loose[batch_size] >= MERGE_PAIRS:
-                self.compact(batch_size)
         self._commits += 1
+        self._merge_if_many()
 
     def compact(self, batch_size: int | None = None) -> None:
         """Merge the segments of a batch size (or of each) into one, sorted by trial and step.
@@ -358,6 +357,7 @@ class Store:
         pairs = self._evaluation(snapshot)
         self._segments.tidy(snapshot)
         self._states.tidy()
+        self._files.tidy(STALE_SECONDS)
         for size in {pair.batch_size for pair in pairs}:
             if not resolve_log(log_of([pair for pair in pairs if pair.batch_size == size]))[1]:
                 self._merge(size, repair=True)
@@ -366,7 +366,14 @@ class Store:
         for trial, steps, *identity in latest.select("trial", "steps", *_IDENTITY).iter_rows():
             self._known[trial] = steps, tuple(identity)
         self._commits = 1 + max(latest["commit"], default=-1)
-        self._loose = Counter(pair.batch_size for pair in pairs)
+        self._loose = Counter(pair.batch_size for pair in pairs if not self._segments.is_large(pair))
+        self._merge_if_many()
+
+    def _merge_if_many(self) -> None:
+        """Readers open every small pair, of whatever batch size: all are merged when together they are many."""
+        if sum(count - 1 for count in self._loose.values() if count) >= MERGE_PAIRS:
+            for size in [size for size, count in self._loose.items() if count > 1]:
+                self._merge(size, repair=False)
 
     def _is_news(self, trial: str, steps: int, identity: tuple[Any, ...]) -> bool:
         known_steps, known_identity = self._known.get(trial, (-1, ()))
