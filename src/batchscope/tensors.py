@@ -5,9 +5,8 @@ Shapes: K trials of a pack, B examples of a batch, N examples of a data set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 Tree = Tensor | tuple["Tree", ...] | list["Tree"] | dict[str, "Tree"]
@@ -54,17 +53,6 @@ def leaves(tree: Tree) -> Iterator[Tensor]:
             yield from leaves(value)
     else:
         raise TypeError(_RULE.format(type(tree).__name__))
-
-
-def stack(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """K dicts of tensors of one shape to one dict of (K, ...) tensors."""
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
-
-
-def unstack(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The K dicts that ``stack`` made one of, each with its own memory."""
-    count = next(iter(state.values())).shape[0]
-    return [{name: value[k].clone() for name, value in state.items()} for k in range(count)]
 
 
 def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -267,7 +267,6 @@ def test_a_reader_cannot_change_the_run(folder: Path) -> None:
         lambda: store.commit(ROWS, EVALUATIONS),
         lambda: store.compact(),
         lambda: store.write_study(""),
-        lambda: store.save_state("a", {}),
         lambda: store.drop_states(["a"]),
     ]
     for change in changes:

@@ -92,10 +92,6 @@ class Recommendation:
         """A time in words."""
         return f"{amounts.number(value)} steps" if self.idealised else amounts.duration(value)
 
-    def shown_cost(self, value: float | None) -> str:
-        """A cost in words; money has no currency."""
-        return amounts.number(value) + ("" if self.cost_unit == "money" else f" {self.cost_unit}")
-
 
 def recommend(
     curve: Curve,

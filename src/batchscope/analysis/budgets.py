@@ -9,13 +9,12 @@ from typing import Literal
 import polars as pl
 
 from batchscope.analysis.amounts import number
-from batchscope.analysis.outcomes import Table, require_every_evaluation, require_metric
+from batchscope.analysis.outcomes import SPENT, Table, require_every_evaluation, require_metric
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 
 Better = Literal["lower", "higher"]
 Unit = Literal["steps", "epochs"]
-_EVALUATION = 0.05  # a budget that ends between the last evaluation and the next one counts as spent
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +65,7 @@ def best_under_budgets(
     if budgets is None:
         budgets = _powers(horizon.get_column("horizon").drop_nulls().to_list())
     asked = pl.DataFrame({"budget": list(map(float, budgets))}, schema={"budget": pl.Float64})
-    answerable = horizon.join(asked, how="cross").filter(pl.col("horizon") >= pl.col("budget") * (1 - _EVALUATION))
+    answerable = horizon.join(asked, how="cross").filter(pl.col("horizon") >= pl.col("budget") * (1 - SPENT))
     if answerable.is_empty():
         raise AnalysisError(
             f"the best {metric} within a budget needs every trial trained that far, and no batch size has that for "

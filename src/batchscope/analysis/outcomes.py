@@ -14,6 +14,8 @@ from batchscope.spec.goal import EXAMPLES, Goal, is_metric
 
 Array = NDArray[np.float64]
 Table = pl.DataFrame | pl.LazyFrame
+# A budget that ends between the last evaluation and the next one counts as spent.
+SPENT = 0.05
 PREFIX = "hyperparameter/"
 RATE = PREFIX + "learning_rate"
 HELD_ROWS = 10_000_000  # half a gigabyte

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from batchscope.analysis.outcomes import PREFIX, RATE, Outcomes, Table, outcomes, require_rates
+from batchscope.analysis.outcomes import PREFIX, RATE, SPENT, Outcomes, Table, outcomes, require_rates
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
@@ -14,7 +14,6 @@ from batchscope.spec.goal import Goal
 EXPONENTS = {"BLR": 0.0, "SRSR": 0.5, "LSR": 1.0}
 _MOMENTUM = PREFIX + "momentum"
 _CHANCE = 0.1
-_EVALUATION = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +92,7 @@ def _check(group: pl.DataFrame, predicted: float, within: float) -> dict[str, ob
     limit = float(group.item(0, "goal_step")) * within
     is_good = (pl.col("goal_step") <= limit).fill_null(False)
     # A trial that was stopped before the limit is neither good nor slow.
-    is_slow = ~is_good & (~pl.col("feasible") | (pl.col("watched") >= limit * (1 - _EVALUATION)))
+    is_slow = ~is_good & (~pl.col("feasible") | (pl.col("watched") >= limit * (1 - SPENT)))
     good, slow = (group.filter(kind).get_column("rate") for kind in (is_good, is_slow))
     rates = good.to_numpy()
     low, high = float(rates.min()), float(rates.max())

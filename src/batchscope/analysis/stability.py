@@ -11,6 +11,7 @@ import polars as pl
 from batchscope.analysis.budgets import Better
 from batchscope.analysis.outcomes import (
     RATE,
+    SPENT,
     Outcomes,
     Table,
     evaluation_grid,
@@ -25,7 +26,6 @@ from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
 LAST = 5
-_EVALUATION = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ def sensitivity(
             limit = float(steps.drop_nulls().to_numpy().min()) * factor
             near, count = int((steps <= limit).sum()), group.height
             # A trial that was watched up to the evaluation before the limit has missed it.
-            early = pl.col("feasible") & pl.col("goal_step").is_null() & (pl.col("watched") < limit * (1 - _EVALUATION))
+            early = pl.col("feasible") & pl.col("goal_step").is_null() & (pl.col("watched") < limit * (1 - SPENT))
             if unknown := group.filter(early).height:
                 rows.append((batch_size, factor, None, None, None, unknown))
                 continue

@@ -20,6 +20,7 @@ from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
+from batchscope.spec.study import EDGE
 
 Kinds = dict[str, pl.DataType | type[pl.DataType]]
 _FIRST_COLUMNS: Kinds = {
@@ -101,7 +102,7 @@ def steps_to_result(
     trials_per_batch_size: int | None = None,
     equal_trials: bool = False,
     space: Space | Mapping[int, Space] | None = None,
-    edge: float = 0.05,
+    edge: float = EDGE,
     tolerance: float = TOLERANCE,
     level: float = 0.9,
     samples: int = 1000,

@@ -130,11 +130,6 @@ class Training:
         return Timeline(self.loaded.study, self.batch_size, self.loaded.workload.train_size)
 
     @cached_property
-    def discards(self) -> bool:
-        """Whether small losses are left out."""
-        return self.loaded.algorithm.discard_small_loss is not None
-
-    @cached_property
     def smooths(self) -> bool:
         """Whether any trial can have smoothed labels."""
         study = self.loaded.study

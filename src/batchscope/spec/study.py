@@ -29,7 +29,7 @@ from batchscope.spec.faults import explain
 from batchscope.spec.goal import Goal
 from batchscope.spec.space import Choice, Frozen, Range, Space
 
-SCHEMA = 1
+EDGE = 0.05  # the share of a range that is near its side
 LARGEST_BATCH_SIZE = 2**24
 MOST_BATCH_SIZES = 1000
 MOST_TRIALS = 100_000
@@ -49,7 +49,7 @@ GoalText = Annotated[
 class Widen(Frozen):
     """Widening of a side of the space that the best point lies near."""
 
-    edge: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    edge: Annotated[float, Field(gt=0, lt=0.5)] = EDGE
     rounds: Annotated[int, Field(ge=0, le=20)] = 0
 
 

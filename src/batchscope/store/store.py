@@ -284,20 +284,6 @@ class Store:
 
     # ---- checkpoints
 
-    def save_state(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Write a checkpoint durably. Let the key name the steps too, and save before committing the unit."""
-        self._must_drive()
-        self._states.save(key, tensors)
-
-    def load_state(self, key: str) -> dict[str, Tensor] | None:
-        """A checkpoint; None if it is missing or damaged (``warnings`` says so): run its units again."""
-        tensors, reason = self._states.load(key)
-        if tensors is None:
-            self._notes.append(f"{reason}: its units are run again")
-            if self._lock is not None and not self._failed:
-                self._states.set_aside(key)
-        return tensors
-
     def state_keys(self) -> list[str]:
         """The keys of all checkpoints, sorted."""
         return self._states.keys()
