@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from batchscope import runs
-from batchscope.cli.main import DONE, invoke
+from batchscope.cli.main import DONE, MISUSE, invoke
 from batchscope.errors import StudyError
 from batchscope.executors.worker import Worker
 from batchscope.runs import Interrupted, Run
@@ -186,9 +187,47 @@ def test_another_algorithm_is_refused_with_the_difference_and_what_to_type(
 def test_another_workload_is_refused_though_it_has_the_same_name(tmp_path: Path) -> None:
     do(tmp_path / "run", "search.trials=2")
     wider = classification(lambda: Plain(norm=pytest.importorskip("torch").nn.BatchNorm1d))
-    with pytest.raises(StudyError, match="another workload") as caught:
+    with pytest.raises(StudyError, match="the shapes of its model changed since it began") as caught:
         runs.run(study(*SMALL, "search.trials=2"), tmp_path / "run", workload=wider)
-    assert "workload" in str(caught.value) and "-o" in str(caught.value)
+    assert f"give another folder with -o {tmp_path / 'run-2'}" in str(caught.value)
+
+
+FILE = """\
+import torch
+import batchscope as bs
+DATA = torch.arange(8.0).reshape(8, 1) / 8, torch.zeros(8)
+def make():
+    return bs.Workload(lambda: torch.nn.Linear(1, 1), lambda o, t: (o[:, 0] - t) ** 2, DATA, DATA)  # mine
+"""
+
+
+def test_a_comment_changes_nothing_and_other_code_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, space = Path("mine.py"), "{learning_rate: 0.1, momentum: 0}"
+    Path("study.yaml").write_text(
+        f"workload: mine.py:make\nbatch_sizes: [2]\nsearch: {{trials: 1, space: {space}}}\n"
+        'goals: ["validation/loss < 0.001"]\nbudget: {steps: 4}\nengine: {program: loop}\n'
+    )
+    command = ["run", "study.yaml", "-o", "run", "--workers", "0"]
+    file.write_text(FILE)
+    assert invoke(command) == DONE
+    file.write_text(f'"""Mine."""\n{FILE}# the end\n')
+    assert invoke(command) == DONE
+    other = FILE.replace("** 2", "** 4")
+    file.write_text(other)
+    capsys.readouterr()
+    assert invoke(command) == MISUSE
+    said = capsys.readouterr().err
+    assert "run cannot go on: the code of mine.py changed since it began" in said and "-o run-2" in said
+    advised = re.search(r'write (version="[0-9a-f]{16}")', said)
+    assert advised
+    file.write_text(other.replace("DATA, DATA)", f"DATA, DATA, {advised[1]})"))
+    assert invoke(command) == DONE
+    assert invoke([*command, "algorithm.optimizer=sgd", "search.space={learning_rate: 0.1}"]) == MISUSE
+    said = capsys.readouterr().err
+    assert "the study changed since it began:" in said and "+ optimizer: sgd" in said.replace("    +  ", "+ ")
 
 
 def test_every_trial_that_a_change_leaves_behind_is_still_a_row_once(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from batchscope.plan.race import Race, SearchRound, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.search_rounds import BatchSize
 from batchscope.runs import notes
+from batchscope.runs.changed import refusal
 from batchscope.runs.demand import demand
 from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
 from batchscope.runs.program_choices import Recorded, check_pins, failed, joined, pinned, replayed, written
@@ -85,7 +85,7 @@ class Driver:
         check_goals(study, known)
         self._timelines = timelines_of(study, known)
         self._grids = grids_of(study, self._timelines)
-        self._context = study.context(known.fingerprint())
+        self._context, self._identity = study.context(known.fingerprint()), known.identity()
         self._recorded = self._settled(None if replay_choices is None else replayed(replay_choices, study, device))
         need = demand(study, known, self._timelines, device)
         recorded = self._recorded
@@ -136,22 +136,20 @@ class Driver:
     def _open(self) -> Store:
         """The run folder: a new one, or one that holds a run of this study.
 
-        Raises:
+        Errors:
             StudyError: If the folder holds a run of another workload or algorithm, or evaluations that ended early
                 without what this study asks for.
         """
         text = self._study.to_yaml()
         if not (self._folder / "study.yaml").exists():
             facts = {"seed": self._study.seed, "context": self._context, "device": self._device}
+            facts["workload"] = self._identity
             return Store.create(self._folder, text, collect(**facts, **self._chosen()))
         store = Store.open(self._folder, write=True)
         try:
             if notes.context(store.provenance, self._folder) != self._context:
-                raise StudyError(
-                    f"{self._folder} holds a run of another workload, algorithm, evaluation grid or dtype:\n"
-                    f"{_difference(store.study_text, text)}\n"
-                    "give another folder with -o, or run the study of that folder"
-                )
+                before = Study.from_text(store.study_text, source=str(self._folder / "study.yaml"))
+                raise refusal(self._folder, before, self._study, store.provenance.get("workload"), self._identity)
             if store.study_text != text:
                 check_extension(self._study, self._folder, store.measurements())
                 store.write_study(text)
@@ -393,9 +391,3 @@ class Driver:
             self._remarks += [lost] if lost else []
         seconds = time.monotonic() - self._started
         self._on_progress(Progress(tuple(batch_sizes), seconds, self._spent[0], self._spent[1], tuple(self._remarks)))
-
-
-def _difference(before: str, after: str) -> str:
-    """The lines in which two study files differ, ``-`` for the folder's and ``+`` for the one given."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "folder", "given", lineterm="", n=0)
-    return "\n".join(f"  {line}" for line in lines if not line.startswith("@@"))

@@ -175,22 +175,37 @@ class Workload:
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with the name, the version, the model's shape and the data."""
-        digest = hashlib.sha256(repr((self.name, self.version, sorted(self.metrics))).encode())
+        return self._hashes["all"]
+
+    def identity(self) -> dict[str, str]:
+        """What the fingerprint is made of, part by part, so that one can tell what has changed."""
+        parts = {part: self._hashes[part] for part in ("reading", "model", "data")}
+        return {"name": self.name, "version": self.version, "metrics": ", ".join(sorted(self.metrics)), **parts}
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        digests = {part: hashlib.sha256() for part in ("all", "names", "reading", "model", "data")}
+
+        def add(part: str, data: bytes) -> None:
+            digests["all"].update(data)
+            digests[part].update(data)
+
+        add("names", repr((self.name, self.version, sorted(self.metrics))).encode())
         own = (self.target, self.loss_per, self.evaluation_batch_size)
         if own != (None, "example", 256):
-            digest.update(repr(own).encode())
+            add("reading", repr(own).encode())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for name, value in self.fresh_module().state_dict().items():
-                digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
+                add("model", f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
         for data in (self.train, self.validation):
             if isinstance(data, tuple):
                 for tensor in leaves(tuple(data)):
-                    digest.update(f"{tensor.dtype}:{tuple(tensor.shape)}".encode())
-                    digest.update(_sample(tensor))
+                    add("data", f"{tensor.dtype}:{tuple(tensor.shape)}".encode())
+                    add("data", _sample(tensor))
             else:
-                digest.update(f"{type(data).__name__}:{len(data) if hasattr(data, '__len__') else ''}".encode())
-        return digest.hexdigest()[:16]
+                add("data", f"{type(data).__name__}:{len(data) if hasattr(data, '__len__') else ''}".encode())
+        return {part: digest.hexdigest()[:16] for part, digest in digests.items()}
 
 
 def _check_data(role: str, data: Any) -> None:

@@ -17,14 +17,15 @@ from typing import Any
 
 from batchscope.errors import BatchscopeError, WorkloadError
 from batchscope.spec.workload import Workload
+from batchscope.workloads.source import version_of
 
 
 def load_file(reference: str, data_dir: str | Path | None = None) -> Workload:
     """Import ``path/to/file.py`` and call its ``function``, with ``data_dir`` where it has such a parameter.
 
     The file can import what lies beside it, as a script can. A workload without a name is called
-    ``file.py:function``; one without a version gets the hash of the file's content, so that trials of an
-    edited file are never taken for trials of the old one.
+    ``file.py:function``; one without a version gets the hash of the file's code, so that trials of an
+    edited file are never taken for trials of the old one; comments and docstrings are free.
 
     Raises:
         WorkloadError: If the file or the function is not there, fails, or gives no ``Workload``.
@@ -49,7 +50,7 @@ def load_file(reference: str, data_dir: str | Path | None = None) -> Workload:
     return replace(
         workload,
         name=workload.name or f"{path.name}:{function}",
-        version=workload.version or hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        version=workload.version or version_of(path),
     )
 
 
