@@ -45,6 +45,13 @@ def test_every_optimizer_in_a_pack_follows_the_loop(optimizer: str) -> None:
     assert_pack_follows_loop(bench)
 
 
+def test_examples_that_the_model_flattens_are_not_taken_for_trials() -> None:
+    # Probes are shared by the trials, so their products with flattened examples (B, 3, 2) have no axis of trials.
+    flattens = classification(lambda: nn.Sequential(nn.Unflatten(1, (3, 2)), nn.Flatten(), nn.Linear(6, 3)))
+    bench = training(flattens, "algorithm.optimizer=cblr", RATE)
+    assert_pack_follows_loop(bench)
+
+
 @pytest.mark.parametrize(
     "change",
     [

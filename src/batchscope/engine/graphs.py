@@ -130,14 +130,16 @@ def _keep_trials_apart(graph: FxGraph) -> None:
             continue
         left, right = node.args
         apart = left.args[0] if left.target in (aten.view.default, aten._unsafe_view.default) else None
-        if apart is None or apart.meta["tensor_meta"].shape[:-2] == () or len(apart.meta["tensor_meta"].shape) != 3:
+        if apart is None or len(apart.meta["tensor_meta"].shape) != 3:
             continue
-        trials, rows, _ = apart.meta["tensor_meta"].shape
+        trials, rows, inner = apart.meta["tensor_meta"].shape
+        if tuple(left.meta["tensor_meta"].shape) != (trials * rows, inner):
+            continue  # the rows are those of (B, H, W), flattened to (B, H W), which trials share
         columns = node.meta["tensor_meta"].shape[1]
         with graph.inserting_before(node):
             shared = graph.call_function(aten.unsqueeze.default, (right, 0))
             copies = graph.call_function(aten.expand.default, (shared, [trials, -1, -1]))
-            multiply = aten.mul.Tensor if apart.meta["tensor_meta"].shape[2] == 1 else aten.bmm.default
+            multiply = aten.mul.Tensor if inner == 1 else aten.bmm.default
             product = graph.call_function(multiply, (apart, copies))
             flat = graph.call_function(aten.reshape.default, (product, [trials * rows, columns]))
         node.replace_all_uses_with(flat)
