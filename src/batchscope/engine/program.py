@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -61,6 +63,12 @@ class Program(ABC):
     def __init__(self, training: Training) -> None:
         """Prepare for a training; nothing is computed yet."""
         self.training = training
+
+    def of(self, training: Training) -> Self:
+        """The same program for another replicate of its batch size, with whatever was compiled or traced for it."""
+        other = copy.copy(self)
+        other.training = training
+        return other
 
     @abstractmethod
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:

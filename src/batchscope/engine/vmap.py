@@ -42,7 +42,7 @@ class Vmap(Traced):
         self._step_of_each = of_each(self._step, 4, 4)
         self._measure_of_each = of_each(self._measure, 2, 2)
         self._sizes: set[int] = set()
-        self._largest = 0
+        self._counts: set[int] = set()
 
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
         """Advance all trials at once, step by step."""
@@ -122,9 +122,9 @@ class Vmap(Traced):
 
     def _evaluated_size(self, count: int) -> int:
         """1, 2, 3, 4, 6, 8, 12, ... or the whole pack: few trials are near their goals, and another few each time."""
-        self._largest = max(self._largest, count)
+        self._counts.add(count)
         power = 1 << (count - 1).bit_length()
-        return min(3 * power // 4 if count <= 3 * power // 4 else power, self._largest)
+        return min(3 * power // 4 if count <= 3 * power // 4 else power, max(self._counts))
 
     def _fill(self, state: State, size: int) -> tuple[int, Callable[[State], State]]:
         """The number of trials, and what fills them up with copies of the last one to a size."""

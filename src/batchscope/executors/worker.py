@@ -278,14 +278,11 @@ class Worker:
             held -= each.bytes
 
     def _program(self, search_round: SearchRound, choice: ProgramChoice) -> Program:
-        training, key = (
-            Training(self._loaded, search_round.batch_size, search_round.replicate),
-            (search_round.batch_size, choice.program),
-        )
+        training = Training(self._loaded, search_round.batch_size, search_round.replicate)
+        key = search_round.batch_size, choice.program
         if key not in self._programs:
             self._programs[key] = program_of(choice, training)
-        self._programs[key].training = training
-        return self._programs[key]
+        return self._programs[key].of(training)
 
 
 def _is_before(pack: Pack, step_ranges: tuple[StepRange, ...]) -> bool:
