@@ -239,6 +239,9 @@ MODELS: dict[str, Callable[[], Workload]] = {
         workload, partial(along, nn.Conv3d(2, 6, 2), nn.BatchNorm3d(6), nn.AdaptiveAvgPool3d(1)), 2, 4, 4, 4
     ),
     "dicts": partial(workload, by_name, 6, kind="dicts"),
+    "sparse embedding": partial(
+        workload, lambda: nn.Sequential(nn.Embedding(CLASSES, 8, sparse=True), nn.Flatten(), head(40)), 5, kind="tokens"
+    ),
     "two outputs": partial(workload, two_headed, 6),
     "modules in place": partial(workload, in_place, 6),
     "inputs in place": partial(workload, bare_input_in_place, 6),

@@ -25,6 +25,7 @@ from batchscope.runs.memory_plan import fit
 from batchscope.runs.preflight import timelines_of
 from batchscope.runs.workers_and_packs import lay_out
 from engine.workbench import classification, study
+from engine.zoo import MODELS
 
 NEED = Demand(
     libraries=400 * MiB,
@@ -114,6 +115,14 @@ def test_the_state_and_the_activations_of_a_network_are_those_of_its_shapes() ->
     # A step keeps the hidden layer, the mask of the dropout and what came of it, and the outputs of every example.
     least = 4 * (6 + 12 + 12 + 3)
     assert least <= (found.step[4096] - found.step[8]) / (4096 - 8) <= 4 * least
+
+
+def test_sparse_gradients_are_counted_by_their_rows() -> None:
+    workload = MODELS["sparse embedding"]()
+    asked = study("engine.dtype=float32", "batch_sizes=[8, 4096]")
+    found = demand(asked, workload, timelines_of(asked, workload), "cpu")
+    row = 5 * (8 + 4 * 8)  # of five tokens the index and the gradient
+    assert row <= (found.step[4096] - found.step[8]) / (4096 - 8) <= 8 * row
 
 
 def test_states_beyond_the_limit_wait_on_disk_and_change_nothing(tmp_path: Path) -> None:

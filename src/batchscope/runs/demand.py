@@ -153,14 +153,21 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
+            for part in _strided(tensor) if isinstance(tensor, torch.Tensor) else ():
+                storage = part.untyped_storage()
                 self._live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
         gone = [place for place, (storage, _) in self._live.items() if storage.expired()]  # type: ignore[no-untyped-call]
         for place in gone:
             del self._live[place]
         self.peak = max(self.peak, sum(size for _, size in self._live.values()))
         return result
+
+
+def _strided(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What holds a tensor's values: itself, or the parts of a sparse one, as the gradient of an embedding may be."""
+    if tensor.is_sparse:
+        return tensor._indices(), tensor._values()
+    return (tensor,) if tensor.layout is torch.strided else ()
 
 
 def _few(workload: Workload) -> Workload:
