@@ -190,6 +190,21 @@ def error(outputs: Any, targets: Tensor) -> Tensor:
     return wrong.double()
 
 
+class Rotary(nn.Module):
+    """Turns pairs of numbers by angles that a complex buffer holds, as rotary embeddings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), head(4)
+        angles = torch.outer(torch.arange(5.0), torch.tensor([1.0, 0.1]))
+        self.register_buffer("turns", torch.polar(torch.ones(5, 2), angles))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(self.first(inputs).unflatten(-1, (2, 2)))
+        outputs: Tensor = self.last(torch.view_as_real(pairs * self.get_buffer("turns")).flatten(-2).mean(1))
+        return outputs
+
+
 class Augmented(Dataset[Any]):
     """Examples with noise that is drawn anew each time."""
 
@@ -242,6 +257,7 @@ MODELS: dict[str, Callable[[], Workload]] = {
     "sparse embedding": partial(
         workload, lambda: nn.Sequential(nn.Embedding(CLASSES, 8, sparse=True), nn.Flatten(), head(40)), 5, kind="tokens"
     ),
+    "complex buffer": partial(workload, Rotary, 5, 4),
     "two outputs": partial(workload, two_headed, 6),
     "modules in place": partial(workload, in_place, 6),
     "inputs in place": partial(workload, bare_input_in_place, 6),

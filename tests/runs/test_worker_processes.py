@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import batchscope as bs
 from batchscope.cli.main import DONE, invoke
@@ -42,6 +44,18 @@ def normalised():
 def counted():
     Path(__file__).with_name("threads").write_text(str(torch.get_num_threads()))
     return make(torch.nn.Identity)
+
+
+def rotary():
+    class Turned(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("turn", torch.tensor([1j]))
+
+        def forward(self, inputs):
+            return torch.view_as_real(torch.view_as_complex(inputs.unflatten(-1, (4, 2))) * self.turn).flatten(-2)
+
+    return make(Turned)
 
 
 def make(norm):
@@ -98,6 +112,14 @@ def test_a_batch_size_that_cannot_be_trained_is_left_out_by_workers_and_named_be
     assert invoke(["run", str(tmp_path / "study.yaml"), "batch_sizes=[1, 4]", "--dry-run"]) == DONE
     shown = " ".join(capsys.readouterr().out.split())
     assert "batch size 1 would be left out, because its updates fail" in shown and "more than 1 value" in shown
+
+
+def test_a_complex_buffer_is_kept_with_the_weights(tmp_path: Path) -> None:
+    study = ask(tmp_path, "rotary", "keep=best", 'goals=["validation/loss < 10"]', "engine.dtype=float32")
+    run = bs.run(study, tmp_path / "run", workers=0)
+    weights = [load_file(path) for path in run.folder.rglob("*.safetensors")]
+    assert weights and all(torch.equal(own["1.turn"], torch.tensor([1j])) for own in weights if "1.turn" in own)
+    assert any("1.turn" in own for own in weights)
 
 
 @pytest.mark.parametrize(("limit", "threads"), [("", 4), ("3", 3), ("16", 4)])

@@ -98,12 +98,20 @@ class Loaded:
 
 
 def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The module on the device and in the dtype; shared buffers stay shared, which ``Module.to`` does not see to."""
+    """The module on the device and in the dtype.
+
+    Shared buffers stay shared, and complex ones complex, which ``Module.to`` does not see to.
+    """
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for part in module.modules():
         for name, buffer in part.named_buffers(recurse=False):
             places.setdefault(id(buffer), []).append((part, name))
-    module.to(device=device, dtype=dtype)
+
+    def place(tensor: Tensor) -> Tensor:
+        kind = dtype if tensor.is_floating_point() else torch.complex64 if tensor.is_complex() else tensor.dtype
+        return tensor.to(device=device, dtype=kind)
+
+    module._apply(place)  # type: ignore[no-untyped-call]
     for (first, name), *others in places.values():
         for part, other in others:
             setattr(part, other, getattr(first, name))

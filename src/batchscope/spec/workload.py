@@ -166,11 +166,17 @@ class Workload:
         """What ``model`` builds.
 
         Raises:
-            WorkloadError: If it is no module.
+            WorkloadError: If it is no module, or has complex parameters.
         """
         module = self.model()
         if not isinstance(module, nn.Module):
             raise WorkloadError(f"model() must return a torch.nn.Module, got {type(module).__name__}; does it return?")
+        for name, parameter in module.named_parameters():
+            if parameter.is_complex():
+                raise WorkloadError(
+                    f"the parameter {name} is {parameter.dtype}, and optimizers here update real numbers: keep it as "
+                    "nn.Parameter(torch.view_as_real(...)) and call torch.view_as_complex on it in forward"
+                )
         return module
 
     def fingerprint(self) -> str:
