@@ -70,6 +70,7 @@ def shape(): return made(model=TooNarrow)
 def shape_in_torch(): return made(model=lambda: nn.Sequential(nn.Linear(7, 4), nn.Linear(4, 2)))
 def keyword_only(): return made(model=KeywordOnly)
 def module(): return made(model=net())
+def lazy(): return made(model=lambda: nn.LazyLinear(2))
 def complex_weights(): return made(model=lambda: nn.Linear(8, 2, dtype=torch.complex64))
 def nothing(): return made(model=lambda: None)
 def model_raises(): return made(model=raises)
@@ -106,6 +107,7 @@ ELSEWHERE = {
     "keyword_only": 'give inputs as a dict: ({"x": ...}, targets)',
     "module": "got one Linear: every trial begins with weights of its own; write  def build(): return Linear(...)",
     "nothing": "model() must return a torch.nn.Module, got NoneType",
+    "lazy": "the parameter weight has no shape before the first call of its lazy module: call the model once",
     "complex_weights": "the parameter weight is torch.complex64, and optimizers here update real numbers: keep it as",
     "loss_class": "loss must be a function (outputs, targets), got the class CrossEntropyLoss",
     "integer_loss": "the loss must give floating-point values",

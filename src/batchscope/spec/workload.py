@@ -166,12 +166,17 @@ class Workload:
         """What ``model`` builds.
 
         Raises:
-            WorkloadError: If it is no module, or has complex parameters.
+            WorkloadError: If it is no module, or has parameters that are complex, or without a shape.
         """
         module = self.model()
         if not isinstance(module, nn.Module):
             raise WorkloadError(f"model() must return a torch.nn.Module, got {type(module).__name__}; does it return?")
         for name, parameter in module.named_parameters():
+            if nn.parameter.is_lazy(parameter):
+                raise WorkloadError(
+                    f"the parameter {name} has no shape before the first call of its lazy module: call the model once "
+                    "in the function that builds it, such as model(torch.zeros(2, 3)), before it is returned"
+                )
             if parameter.is_complex():
                 raise WorkloadError(
                     f"the parameter {name} is {parameter.dtype}, and optimizers here update real numbers: keep it as "
