@@ -17,6 +17,7 @@ LEVELS = {
     "tensors": 0,
     "seeds": 0,
     "lazy": 0,
+    "user_file": 0,
     "machine": 0,
     "interrupts": 0,
     "optim": 1,

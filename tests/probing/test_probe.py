@@ -259,6 +259,12 @@ def test_every_rule_is_timed_as_its_drop_in(optimizer: str) -> None:
     assert any(not torch.equal(now, was) for now, was in zip(trainer._model.parameters(), before, strict=True))
 
 
+def test_a_class_of_the_users_is_timed_too() -> None:
+    trainer = Trainer(probe_workloads.make(), setup(optimizer="torch.optim.NAdam"), own_process=False)
+    assert type(trainer._optimizer) is torch.optim.NAdam
+    assert isinstance(trainer.answer(Attempt(8, 3)), Fits)
+
+
 def test_every_rule_has_a_drop_in() -> None:
     assert OPTIMIZERS.keys() == RULES.keys()
 

@@ -242,6 +242,22 @@ def test_the_snippet_of_every_optimizer_runs_with_its_hyperparameters(rule: str)
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["torch.optim.NAdam", "mine.py:Mine"])
+def test_the_snippet_of_a_users_optimizer_names_the_class(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("import torch\nclass Mine(torch.optim.NAdam):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = {"beta2": 0.9, "weight_decay": 0.1, "learning_rate": 0.05, "beta1": 0.8, "momentum_decay": 0.01}
+    space = ", ".join(f"{key}: {value!r}" for key, value in point.items())
+    text = re.sub(r"space: \{.*\}\}", "space: {" + space + "}}", STUDY) + f"algorithm: {{optimizer: {name}}}\n"
+    code = snippet(bs.Study.from_text(text), option(hyperparameters=point), GOAL, "pytorch")
+    given = "(model.parameters(), lr=0.05, weight_decay=0.1, momentum_decay=0.01, betas=(0.8, 0.9))"
+    assert f"    optimizer = {name.removeprefix('mine.py:')}{given}\n" in code
+    assert ("from mine import Mine" in code) == name.startswith("mine")
+    trained(code)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "expected"),
     [

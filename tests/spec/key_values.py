@@ -113,6 +113,7 @@ _SCHEDULE = "algorithm.learning_rate_schedule"
 _COSINE = f"{_SCHEDULE}={{name: cosine, decay_steps: 20}}"
 _DROPS = f"{_SCHEDULE}={{name: piecewise_constant, steps: [8, 16], factors: [0.5, 0.1]}}"
 _GRID = "search.method=grid"
+OWN = "tests/spec/key_workloads.py:Decayed"
 _ONE_RATE = "search.space={learning_rate: 0.3}"
 _BATCHES = ("budget={epochs: 3}", _ONE_RATE, "algorithm.batch_schedule.max_batch_size=512")
 _NEEDED = {  # of a schedule's parameters, those without a default
@@ -144,6 +145,11 @@ ROWS: tuple[Row, ...] = (
     row("workload", "noisy_quadratic/16", "goals=['validation/loss < 1.6']"),
     row("workload", "digits/mlp-8"),
     *(row("algorithm.optimizer", name) for name in RULES),
+    row("algorithm.optimizer", "torch.optim.NAdam", "engine.program=loop"),
+    row("algorithm.optimizer", OWN, "engine.program=auto", "search.space.strength=[0.1, 0.2]"),
+    row(
+        "search.space.momentum_decay", "[0.001, 0.004]", "engine.program=loop", "algorithm.optimizer=torch.optim.NAdam"
+    ),
     *map(_schedule, LEARNING_RATE_SCHEDULES),
     row(_SCHEDULE, "'0.3, 0.05@1'"),
     row(_SCHEDULE, "'0.3, 0.05@1'", "search.space={weight_decay: [0, 1e-3]}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ import yaml
 from batchscope.advice.options import Option
 from batchscope.analysis import amounts
 from batchscope.errors import AnalysisError
-from batchscope.optim.table import TABLE, arguments
+from batchscope.optim.table import TABLE, arguments, own_arguments
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.goal import Goal
 from batchscope.spec.study import Study
@@ -73,15 +74,16 @@ def _yaml(study: Study, option: Option, goal: Goal) -> str:
 
 def _pytorch(study: Study, option: Option, goal: Goal, train_size: int | None) -> str:
     algorithm = study.algorithm
-    cls, given = TABLE[algorithm.optimizer].cls, _arguments(study, option, train_size)
-    optimizer = f"bs.optim.{cls}(model.parameters(), {given})"
-    backward = ", backward=optimizer.backward" if TABLE[algorithm.optimizer].needs_hessian_diagonal else ""
+    row = TABLE.get(algorithm.optimizer)
+    cls = f"bs.optim.{row.cls}" if row else re.split(r"\.py:", algorithm.optimizer)[-1]
+    optimizer = f"{cls}(model.parameters(), {_arguments(study, option, train_size)})"
+    backward = ", backward=optimizer.backward" if row and row.needs_hessian_diagonal else ""
     limit, decay = (
         option.hyperparameters.get(name, getattr(algorithm, name)) for name in ("clip_gradient_norm", "average_weights")
     )
     clipping = [f"        torch.nn.utils.clip_grad_norm_(model.parameters(), {limit!r})"] if limit is not None else []
     averaging, averaged, average_in_place = [], [], []
-    if TABLE[algorithm.optimizer].averages:
+    if row and row.averages:
         average_in_place = ["    optimizer.eval()  # puts the average in the place of the weights"]
     if decay is not None:
         averaging = [
@@ -100,6 +102,7 @@ def _pytorch(study: Study, option: Option, goal: Goal, train_size: int | None) -
         "import torch",
         "",
         "import batchscope as bs",
+        *(f"from {Path(file).stem} import {name}" for file, _, name in (f.rpartition(":") for f in algorithm.files)),
         "",
         f"DEVICES = {option.devices}"
         + (f"  # start with torchrun --nproc-per-node {option.devices}" if option.devices > 1 else ""),
@@ -160,9 +163,12 @@ def _arguments(study: Study, option: Option, train_size: int | None) -> str:
     values_given = study.algorithm.hyperparameters(point)
     given = {name: torch.tensor(value, dtype=torch.float64) for name, value in values_given.items()}
     scaled = Timeline(study, option.batch_size, train_size).scaled(given)
-    names = study.algorithm.defaults  # in the order of the rule, the learning rate first
-    used = arguments({name: float(f"{float(scaled[name]):.10g}") for name in names})
-    row = TABLE[study.algorithm.optimizer]
+    row = TABLE.get(study.algorithm.optimizer)
+    names = row.defaults if row else sorted(scaled, key=lambda name: name != "learning_rate")  # which comes first
+    rounded = {name: float(f"{float(scaled[name]):.10g}") for name in names}
+    if row is None:
+        return ", ".join(f"{name}={value!r}" for name, value in own_arguments(rounded).items())
+    used = arguments(rounded)
     if row.needs_hessian_diagonal:
         used["probes"] = study.algorithm.hessian_probes
     return ", ".join(f"{name}={value!r}" for name, value in (used | dict(row.options)).items())

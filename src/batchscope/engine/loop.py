@@ -18,7 +18,7 @@ from batchscope.engine.training import Settings, Training, batch_loss, clipped
 from batchscope.errors import WorkloadError
 from batchscope.hutchinson import hessian_diagonal_of_graph
 from batchscope.optim.rule import is_dense, laid_out_as
-from batchscope.tensors import Pair, Tree, map_pair, map_tree, with_prefix
+from batchscope.tensors import Pair, Tree, map_pair, map_tree, under_prefix, with_prefix
 
 
 class Loop(Program):
@@ -33,9 +33,11 @@ class Loop(Program):
                 some convolutions are faster with.
 
         Raises:
-            WorkloadError: If the layout would change nothing.
+            WorkloadError: If the layout would change nothing, or the optimizer is a class of the user's.
         """
         super().__init__(training)
+        if channels_last and (reason := training.loaded.algorithm.needs_loop):
+            raise WorkloadError(f"{reason}, which needs engine.program: loop")
         self._module, self.habits = training.loaded.module(), habits(training.loaded)
         self._channels_last = channels_last
         if channels_last and not any(parameter.ndim == 4 for parameter in self._module.parameters()):
@@ -82,6 +84,8 @@ class Loop(Program):
             for name, own in slots_of(state).items()
         }
         numbers = {name: float(value) for name, value in hyper.items()}
+        users = training.loaded.users_optimizer
+        optimizer = users.resumed(named, numbers, under_prefix("optimizer", state)) if users else None
         total = torch.zeros((), dtype=torch.float64, device=rates.device)
         for i, rate in enumerate(rates):
             step = start + i
@@ -98,6 +102,10 @@ class Loop(Program):
             with torch.no_grad():
                 total += loss.detach()
                 gradients = clipped(training, gradients, hyper)
+                if users is not None and optimizer is not None:
+                    users.step(optimizer, named, gradients, float(rate))
+                    if not rule.slots:
+                        continue
                 if self._in_place:
                     moving = [named[name] for name in gradients]
                     along = list(map(laid_out_as, moving, gradients.values()))
@@ -110,7 +118,10 @@ class Loop(Program):
                     curvature = (diagonal[name],) if diagonal else ()
                     moved, slots[name] = rule.update(named[name], gradient, slots[name], count, changing, *curvature)
                     named[name].copy_(moved)
-        return self._read(slots), total
+        read = self._read(slots)
+        if users is not None and optimizer is not None:
+            read |= with_prefix("optimizer", users.flat(optimizer, named))
+        return read, total
 
     def _forward(self, inputs: Tree) -> Any:
         return called(self._module, map_tree(channels_last, inputs) if self._channels_last else inputs)

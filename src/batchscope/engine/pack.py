@@ -1,6 +1,7 @@
 """A pack: the states of K trials at the same step, stacked.
 
-State names: ``parameter/NAME``, ``buffer/NAME``, ``slot/SLOT/NAME``. Shapes: a leading K on every tensor.
+State names: ``parameter/NAME``, ``buffer/NAME``, ``slot/SLOT/NAME``; ``optimizer/...`` of a class of the
+user's. Shapes: a leading K on every tensor.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def initial_state(training: Training, trial: Trial) -> State:
         value = parameter.detach()
         state[f"parameter/{name}"] = value
         state |= {f"slot/{slot}/{name}": tensor for slot, tensor in training.rule.init(value).items()}
+    if (users := training.loaded.users_optimizer) is not None:
+        state |= with_prefix("optimizer", users.begin(trained(module), Settings.of(training, (trial,)).numbers(0)))
     return state | with_prefix("buffer", {name: buffer.detach() for name, buffer in kept(module).items()})
 
 

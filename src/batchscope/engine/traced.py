@@ -45,7 +45,7 @@ class Traced(Program):
                 wrong.
         """
         super().__init__(training)
-        if reason := training.loaded.workload.needs_loop:
+        if reason := training.loaded.needs_loop:
             raise WorkloadError(f"{reason}, which needs engine.program: loop")
         if unfit := habits(training.loaded).unfit:
             raise WorkloadError(unfit)

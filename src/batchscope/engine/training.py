@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +19,13 @@ from batchscope.hutchinson import signs
 from batchscope.nn import convert_ghost_batch_norm
 from batchscope.optim import RULES, Rule
 from batchscope.optim.average import averaged
+from batchscope.optim.users_own import UserOptimizer, moved_already
 from batchscope.plan.timeline import Timeline
 from batchscope.schedules import SmallLossDiscard
 from batchscope.seeds import seeded, torch_generator
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.examples import as_tensors
+from batchscope.spec.space import Choice
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import Workload
@@ -71,6 +73,22 @@ class Loaded:
         # An evaluation is the same at every batch size: its graphs are shared.
         self.graphs: dict[tuple[object, ...], Callable[..., Any]] = {}
 
+    @property
+    def needs_loop(self) -> str | None:
+        """Why only the plain loop can train it; None where any program may."""
+        return self.workload.needs_loop or self.study.algorithm.needs_loop
+
+    @cached_property
+    def users_optimizer(self) -> UserOptimizer | None:
+        """The class of the user's that updates the weights, watched in its first steps; None for a rule of the table.
+
+        One that cannot be used as the study says is a ``StudyError``.
+        """
+        if not self.algorithm.users_optimizer:
+            return None
+        parameters = {name: value for name, value in self.module().named_parameters() if value.requires_grad}
+        return UserOptimizer.watched(self.algorithm.optimizer, parameters, points_of(self.study))
+
     def batches(self, replicate: int) -> Batches:
         """The stream of training examples of a replicate."""
         if replicate not in self._batches:
@@ -95,6 +113,20 @@ class Loaded:
                 f"algorithm.ghost_batch_size: the model of {self.study.workload} has no batch norm; remove it"
             )
         return _placed_module(module, self.device, self.dtype)
+
+
+def points_of(study: Study) -> Iterator[dict[str, float]]:
+    """The optimizer's hyperparameters at one corner of the space, and with each at its other values in turn."""
+    ends = {
+        name: dimension.values if isinstance(dimension, Choice) else (dimension.min, dimension.max)
+        for name, dimension in study.search.space.items()
+    }
+    corner = {name: values[0] for name, values in ends.items()}
+    first = study.algorithm.hyperparameters(corner)
+    yield first
+    for name in (name for name in first if name in ends):
+        for value in ends[name][1:]:
+            yield study.algorithm.hyperparameters({**corner, name: value})
 
 
 def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -146,7 +178,8 @@ class Training:
     @cached_property
     def rule(self) -> Rule:
         """The optimizer's update rule, with an average of the weights where the study wants one."""
-        rule = RULES[self.loaded.algorithm.optimizer]
+        name = self.loaded.algorithm.optimizer
+        rule = moved_already(name) if self.loaded.algorithm.users_optimizer else RULES[name]
         return averaged(rule) if self.uses("average_weights") else rule
 
     def uses(self, extra: str) -> bool:
@@ -210,6 +243,10 @@ class Settings:
                 name: column(trial.hyperparameters[name] for trial in trials) for name in training.timeline.searched
             },
         )
+
+    def numbers(self, k: int) -> dict[str, float]:
+        """The hyperparameters of the ``k``-th trial as numbers."""
+        return {name: float(value[k]) for name, value in self.hyper.items()}
 
     def learning_rates(self, start: int, until: int) -> Tensor:
         """(T, K) learning rates of the 0-based steps from ``start`` up to ``until``."""

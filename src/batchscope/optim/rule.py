@@ -64,7 +64,7 @@ class Rule:
     @property
     def needs_hessian_diagonal(self) -> bool:
         """Whether ``update`` must be given the diagonal of the Hessian."""
-        return TABLE[self.name].needs_hessian_diagonal
+        return self.name in TABLE and TABLE[self.name].needs_hessian_diagonal
 
     def has_kernel(self, device: torch.device) -> bool:
         """Whether updating in place is worth it for one trial after the other.

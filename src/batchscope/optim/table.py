@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from batchscope.errors import StudyError
+from batchscope.user_file import is_reference
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,22 @@ def hyperparameter(name: str, given: Mapping[str, Any]) -> Any:
     if name in ("beta1", "beta2") and "betas" in given:
         return given["betas"][name == "beta2"]
     return given[HYPERPARAMETERS[name].argument or name]
+
+
+TORCH = "torch.optim."
+
+
+def is_users(name: str) -> bool:
+    """Whether an optimizer is a class of the user's or of torch's, not one of the table."""
+    return name.startswith(TORCH) or is_reference(name)
+
+
+def own_arguments(values: Mapping[str, float]) -> dict[str, Any]:
+    """Hyperparameters of such a class as its keyword arguments, which a study calls the same but for lr, betas, eps."""
+    named: dict[str, Any] = {{"learning_rate": "lr", "epsilon": "eps"}.get(name, name): values[name] for name in values}
+    if "beta1" in named:
+        named["betas"] = (named.pop("beta1"), named.pop("beta2"))
+    return named
 
 
 _DECAYED = {"learning_rate": None, "weight_decay": 0.0}

@@ -19,7 +19,6 @@ from batchscope.errors import ProbeError, StudyError
 from batchscope.machine.cores import processor_name
 from batchscope.machine.devices import resolve_device
 from batchscope.machine.memory import available_bytes
-from batchscope.optim import OPTIMIZERS
 from batchscope.probing.memory_bound import AVAILABLE_SHARE
 from batchscope.probing.process import Bench, open_bench
 from batchscope.probing.ranks import Ranks
@@ -29,7 +28,7 @@ from batchscope.probing.time_model import fit_time_model
 from batchscope.probing.timings import BatchSizeTimings
 from batchscope.probing.updates import ProbeSetup
 from batchscope.schedules.micro_batches import accumulation
-from batchscope.spec.extras import known
+from batchscope.spec.algorithm import optimizer_name
 from batchscope.spec.probe import Probe, TimeModel
 from batchscope.spec.study import LARGEST_BATCH_SIZE
 from batchscope.spec.workload import Workload
@@ -273,7 +272,7 @@ def _check(seconds: float, dtype: str, optimizer: str, most: Mapping[str, int | 
     if dtype not in DTYPES:
         raise StudyError(f"dtype must be {' or '.join(DTYPES)}, got {dtype!r}")
     try:
-        known(optimizer, OPTIMIZERS, "optimizer")
+        optimizer_name(optimizer)
     except ValueError as error:
         raise StudyError(str(error)) from None
 

@@ -22,7 +22,8 @@ from batchscope.engine.batches import Batches, placed
 from batchscope.engine.calling import called
 from batchscope.engine.training import losses
 from batchscope.errors import BatchscopeError, WorkloadError
-from batchscope.optim import OPTIMIZERS, RULES
+from batchscope.optim import OPTIMIZERS, RULES, users_own
+from batchscope.optim.table import is_users
 from batchscope.probing.memory_bound import PeakMemory, bounded, is_out_of_memory
 from batchscope.probing.requests import Attempt, DoesNotFit, Facts, Fails, Fits, Reply, Request, Timed, Visit
 from batchscope.probing.throughput import clock, seconds_per_call
@@ -50,7 +51,7 @@ class ProbeSetup:
         data_dir: Where data sets lie.
         device: ``cpu``, ``cuda:1``, ...
         threads: Of the CPU.
-        optimizer: A name in ``OPTIMIZERS``.
+        optimizer: A name in ``OPTIMIZERS``, or a class of the user's as in a study.
         dtype: ``float32``, or ``bfloat16`` for autocast to it.
         most_bytes: That updates may take; None for no bound.
         rank: Whose stream of examples.
@@ -93,8 +94,10 @@ class Trainer:
         model = _fresh(workload, own_process=own_process).train().to(device)
         self._model = model
         self._workload = workload  # whole: data that were freed later would hide what updates add
-        self._optimizer = cast(Any, OPTIMIZERS[setup.optimizer](model.parameters(), lr=LEARNING_RATE))
-        curved = RULES[setup.optimizer].needs_hessian_diagonal
+        users = is_users(setup.optimizer)
+        make = users_own.load(setup.optimizer) if users else OPTIMIZERS[setup.optimizer]
+        self._optimizer = cast(Any, make)(model.parameters(), lr=LEARNING_RATE)
+        curved = not users and RULES[setup.optimizer].needs_hessian_diagonal
         self._backward: Callable[[Tensor], None] = self._optimizer.backward if curved else Tensor.backward
         self._precision: Callable[[], AbstractContextManager[Any]] = nullcontext
         if setup.dtype == "bfloat16":

@@ -22,7 +22,6 @@ from batchscope.engine.choice import ONE_BY_ONE
 from batchscope.engine.evaluate import LATER_PART
 from batchscope.engine.pack import initial_state
 from batchscope.engine.training import Loaded, Training, losses
-from batchscope.optim import RULES
 from batchscope.plan.sampling import first_trials
 from batchscope.plan.timeline import Timeline
 from batchscope.seeds import seeded
@@ -95,7 +94,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     raw = sum(tensor.nbytes for tensor in tensors)
     step, evaluation = _measured(loaded, workload) if device == "cpu" else ((0.0, 0.0), 0)
     largest = {size: _largest_batch(timeline) for size, timeline in timelines.items()}
-    loops = study.engine.program in ONE_BY_ONE or workload.needs_loop is not None
+    loops = study.engine.program in ONE_BY_ONE or loaded.needs_loop is not None
     return Demand(
         libraries=max(resident() - raw, 200 * MiB) + (0 if loops else TRACING),
         data=data,
@@ -110,8 +109,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
 def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], int]:
     """Of one trial: bytes live within a step, as (constant, per example), and within an evaluation."""
     steps, evaluations = [], []
-    rule = RULES[loaded.algorithm.optimizer]
-    graph = rule.needs_hessian_diagonal
+    graph = Training(loaded, loaded.study.batch_sizes[0]).rule.needs_hessian_diagonal
     with seeded(0):
         for count in PROBED:
             module = loaded.module()

@@ -67,6 +67,8 @@ def _of_loss(study: Study, workload: Workload) -> list[str]:
                 "one value for a batch; remove it"
             )
     program = study.engine.program
+    if (reason := study.algorithm.needs_loop) and program not in ("auto", "loop"):
+        faults.append(f"engine.program: {program} cannot serve {reason}; write auto, or loop")
     if workload.needs_loop and program not in ("auto", *ONE_BY_ONE):
         faults.append(f"engine.program: {program} cannot serve {study.workload}: {workload.needs_loop}; write auto")
     return faults

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from batchscope.errors import StudyError
-from batchscope.optim.table import HYPERPARAMETERS, TABLE
+from batchscope.optim.table import HYPERPARAMETERS, TABLE, is_users
 from batchscope.spec.extras import (
     BatchPlanned,
     FirstEpochs,
@@ -21,12 +22,22 @@ from batchscope.spec.extras import (
     known,
 )
 from batchscope.spec.space import Choice, Dimension, Frozen
+from batchscope.user_file import is_reference
+
+
+def optimizer_name(raw: Any) -> str:
+    """A name in the table, ``torch.optim.NAME`` or ``path/to/file.py:NAME``; anything else is a ``ValueError``."""
+    if isinstance(raw, str) and is_users(raw):
+        if not re.split(r"\.py:|torch\.optim\.", raw)[-1].isidentifier():
+            raise ValueError(f"must be torch.optim.NAME or path/to/file.py:NAME, got {raw!r}")
+        return raw
+    return known(raw, TABLE, "optimizer")
 
 
 class Algorithm(Frozen):
     """How a trial is trained."""
 
-    optimizer: Annotated[str, BeforeValidator(lambda raw: known(raw, TABLE, "optimizer"))] = "nesterov"
+    optimizer: Annotated[str, BeforeValidator(optimizer_name)] = "nesterov"
     learning_rate_schedule: Schedule = NamedSchedule(name="constant")
     warm_up: Warming | None = None
     scaling_rule: Scaling | None = None
@@ -44,20 +55,43 @@ class Algorithm(Frozen):
     def _goes_together(self) -> Algorithm:
         if self.warm_up and self.warm_up.name == "golmant" and self.scaling_rule is None:
             raise ValueError("warm_up: golmant begins at the base rate of a scaling rule; give scaling_rule too")
-        if self.weight_decay is not None and "weight_decay" not in self.defaults:
+        if self.users_optimizer and self.scaling_rule is not None and self.scaling_rule.name == "adam_square_root":
+            raise ValueError(
+                f"scaling_rule: adam_square_root carries beta1, beta2 and epsilon, and does not know those of "
+                f"{self.optimizer}; write square_root, or another optimizer"
+            )
+        if self.weight_decay is not None and not self.users_optimizer and "weight_decay" not in self.defaults:
             raise ValueError(f"weight_decay: {self.optimizer} has none; remove it")
         if self.average_weights is not None:
             self._check_average("average_weights")
         return self
 
     def _check_average(self, place: str) -> None:
-        if TABLE[self.optimizer].averages:
+        if not self.users_optimizer and TABLE[self.optimizer].averages:
             raise ValueError(f"{place}: {self.optimizer} is evaluated at an average of its own; remove it")
 
     @property
     def defaults(self) -> Mapping[str, float | None]:
-        """Every hyperparameter of the optimizer with its default; None where one must be given."""
-        return TABLE[self.optimizer].defaults
+        """Every hyperparameter of the optimizer with its default; None where one must be given.
+
+        Of a class of the user's, which is not loaded to read a study, the one that it must have.
+        """
+        return {"learning_rate": None} if self.users_optimizer else TABLE[self.optimizer].defaults
+
+    @property
+    def users_optimizer(self) -> bool:
+        """Whether the optimizer is a class of the user's, or of torch's."""
+        return is_users(self.optimizer)
+
+    @property
+    def needs_loop(self) -> str | None:
+        """Why only the plain loop can train by it; None where any program may."""
+        return f"{self.optimizer} is a class that moves the weights of one model" if self.users_optimizer else None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is named as ``path/to/file.py:name``."""
+        return tuple(filter(is_reference, (self.optimizer,)))
 
     @property
     def changes_batch_size(self) -> bool:
@@ -73,7 +107,13 @@ class Algorithm(Frozen):
     @property
     def searchable(self) -> set[str]:
         """Names that a search space may give."""
-        names = {*self.defaults, *self.learning_rate_schedule.parameter_names, "label_smoothing"}
+        names = {*self.defaults, *self._besides_optimizer}
+        return names | {"weight_decay"} if self.users_optimizer else names
+
+    @property
+    def _besides_optimizer(self) -> set[str]:
+        """Names that a search space may give, whatever the optimizer."""
+        names = {*self.learning_rate_schedule.parameter_names, "label_smoothing"}
         names |= {"clip_gradient_norm", "average_weights"}
         if self.warm_up is not None:
             names.add("warm_up_length")
@@ -89,14 +129,18 @@ class Algorithm(Frozen):
         """
         for name, dimension in space.items():
             try:
-                known(name, self.searchable, f"hyperparameter of {self.optimizer}")
+                if not self.users_optimizer:
+                    known(name, self.searchable, f"hyperparameter of {self.optimizer}")
             except ValueError as error:
                 raise StudyError(f"search.space.{name}: {error}") from None
             if isinstance(dimension, Choice) and any(isinstance(value, str) for value in dimension.values):
                 raise StudyError(f"search.space.{name}: must be numbers, got {list(dimension.values)}")
             ends = dimension.values if isinstance(dimension, Choice) else (dimension.min, dimension.max)
             for value in ends if name in HYPERPARAMETERS else ():
-                TABLE[self.optimizer].check(name, float(value), f"search.space.{name}")
+                if not self.users_optimizer:
+                    TABLE[self.optimizer].check(name, float(value), f"search.space.{name}")
+                elif name == "learning_rate" or name in self._besides_optimizer:  # the rest is for the class to say
+                    HYPERPARAMETERS[name].check(f"search.space.{name}", float(value))
         if "average_weights" in space:
             self._check_average("search.space.average_weights")
         schedule = self.learning_rate_schedule
@@ -107,6 +151,8 @@ class Algorithm(Frozen):
         for name in needed:
             if name not in space:
                 raise StudyError(f"search.space: {name} is missing; give a range, a list of values, or one value")
+        if self.users_optimizer and ("beta1" in space) != ("beta2" in space):
+            raise StudyError("search.space: beta1 and beta2 are one argument of a class, betas; give both")
         self._check_given_once(space)
         self._check_batch_schedule(space)
 
@@ -133,9 +179,13 @@ class Algorithm(Frozen):
                 raise StudyError("search.space.momentum: momentum_to needs it to be one value, such as momentum: 0.9")
 
     def hyperparameters(self, point: Mapping[str, float | str]) -> dict[str, float]:
-        """A value for every hyperparameter of the rule: from the point, the study file, or the default."""
+        """A value for every hyperparameter of the rule: from the point, the study file, or the default.
+
+        Of a class of the user's without its defaults.
+        """
         values = {name: value for name, value in self.defaults.items() if value is not None}
         if self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay
-        values.update({name: float(point[name]) for name in self.defaults if name in point})
+        own = [name for name in point if name not in self._besides_optimizer] if self.users_optimizer else self.defaults
+        values.update({name: float(point[name]) for name in own if name in point})
         return values

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from batchscope import user_file
 from batchscope.errors import StudyError, WorkloadError
 from batchscope.spec import documents, metric_names, rate_text
 from batchscope.spec.algorithm import Algorithm
@@ -282,4 +283,5 @@ class Study(Frozen):
         what.append(self.engine.dtype)
         if self.algorithm.depends_on_budget:
             what.append(self.budget.model_dump())
+        what += [user_file.digest(reference) for reference in self.algorithm.files]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
