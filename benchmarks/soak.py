@@ -41,7 +41,7 @@ STUDIES = {
     "race": f"""
 workload: digits/softmax
 batch_sizes: [16, 64]
-search: {{trials: 5, space: {{learning_rate: {{min: 0.03, max: 1, scale: log}}, momentum: 0.9}}}}
+search: {{trials: 5, confirm: {{seeds: 0}}, space: {{learning_rate: {{min: 0.03, max: 1, scale: log}}, momentum: 0.9}}}}
 goals: ["validation/error < 0.15"]
 budget: {{epochs: 2}}
 {ENGINE}
@@ -74,7 +74,10 @@ budget: {{steps: 60}}
     "full": f"""
 workload: noisy_quadratic/8
 batch_sizes: [2, 8, 32]
-search: {{trials: 4, space: {{learning_rate: {{min: 0.01, max: 1, scale: log}}, momentum: [0, 0.5, 0.9]}}}}
+search:
+  trials: 4
+  confirm: {{seeds: 0}}
+  space: {{learning_rate: {{min: 0.01, max: 1, scale: log}}, momentum: [0, 0.5, 0.9]}}
 goals: ["validation/loss < 0.2", "validation/loss < 0.1"]
 budget: {{steps: 60}}
 policy: full

@@ -23,7 +23,7 @@ STUDY = """\
 workload: digits/softmax
 algorithm: {optimizer: lars, learning_rate_schedule: {name: cosine, decay_steps: 40}}
 batch_sizes: [32]
-search: {trials: 2, space: {learning_rate: {min: 1e-2, max: 1, scale: log}}}
+search: {trials: 2, confirm: {seeds: 0}, space: {learning_rate: {min: 1e-2, max: 1, scale: log}}}
 goals: ["validation/error < 0.5"]
 budget: {steps: 40}
 """

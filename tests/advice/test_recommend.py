@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
 
 from advice.exact_recommendations import (
     CRITICAL,
@@ -198,27 +199,50 @@ def test_points_that_are_not_validated_or_had_too_few_trials_are_marked() -> Non
         probe(),
     )
     remarks = dict(found.options.select("batch_size", "remarks").rows())
-    assert remarks[16] == "not validated: near an edge"
-    assert remarks[64] is None and remarks[256].startswith("too few trials")
+    assert remarks[16].startswith("not validated: near an edge; at least 1,700 steps")
+    assert remarks[64].startswith("at least 500 steps") and "too few trials: 3 would do" in remarks[256]
 
 
 def test_confirmed_steps_count_where_every_point_was_confirmed() -> None:
     sizes = [16, 64, 256]
     again: dict[str, Any] = {
-        "confirmations": [5, 5, 5],
-        "confirmed_steps": [1.5 * steps(size) for size in sizes],
-        "confirmed_low": [1.4 * steps(size) for size in sizes],
-        "confirmed_high": [1.6 * steps(size) for size in sizes],
+        "tuned_seeds": [5, 5, 5],
+        "tuned": [1.5 * steps(size) for size in sizes],
+        "tuned_low": [1.4 * steps(size) for size in sizes],
+        "tuned_high": [1.6 * steps(size) for size in sizes],
+        "runners_up": [1.2 * steps(size) for size in sizes],
     }
     partly = curve(sizes, **again)
     confirmed = replace(partly, confirmed=True, log_samples=np.log(1.5) + partly.log_samples)
     found = recommend(confirmed, probe())
     assert found.fastest.steps == Interval(1.5 * steps(64), 1.4 * steps(64), 1.6 * steps(64))
     assert found.fastest.time.low == pytest.approx(1.4 * steps(64) * seconds(64))
-    assert "run again with new seeds" in found.assumptions[0] and not found.fastest.remarks
+    assert "trained again with new seeds" in found.assumptions[0] and not found.fastest.remarks
+    assert not found.fastest.lower_bound and not found.options["lower_bound"].any()
     lucky = recommend(partly, probe())
-    assert lucky.fastest.steps.value == steps(64) and "run again it took 750 steps" in lucky.fastest.remarks[0]
-    assert "lucky" in lucky.assumptions[0]
+    assert lucky.fastest.steps.value == steps(64) and "trained again it took 750" in lucky.fastest.remarks[0]
+    assert lucky.fastest.lower_bound and "lower bound" in lucky.assumptions[0]
+
+
+def test_what_was_not_trained_again_is_at_least_so_many_steps_and_its_runners_up_tell_of_the_luck() -> None:
+    found = recommend(curve([16, 64, 256], runners_up=[None, 1.25 * steps(64), 40.0]))
+    remarks = dict(found.options.select("batch_size", "remarks").rows())
+    assert "at least 500 steps" in remarks[64] and "a fresh training would take 625" in remarks[64]
+    assert "no other trial tells" in remarks[16]
+    assert document(found, workload="w")["fastest"]["lower_bound"] is True
+
+
+def test_time_and_cost_are_those_of_one_fresh_training() -> None:
+    """The samples of a fresh training, not of a median: a deadline at the median is met half of the time."""
+    partly = curve([64])
+    noise = 0.3 * np.random.default_rng(0).standard_normal((4000, 1))
+    columns = {"tuned": 500.0, "tuned_low": 305.0, "tuned_high": 819.0, "tuned_seeds": 5}
+    table = partly.table.with_columns(**{name: pl.lit(value) for name, value in columns.items()})
+    confirmed = replace(partly, table=table, confirmed=True, log_samples=0 * noise, log_fresh=np.log(500) + noise)
+    found = recommend(confirmed, probe(), deadline=500 * seconds(64) * 1.2)
+    assert found.deadline is not None and found.deadline.chance == pytest.approx(norm.cdf(np.log(1.2) / 0.3), abs=0.03)
+    assert found.fastest.time.low == pytest.approx(305 * seconds(64), rel=0.05)
+    assert found.fastest.cost.high == pytest.approx(819 * seconds(64) / 3600, rel=0.05)
 
 
 def test_batch_sizes_that_missed_the_goal_are_no_options() -> None:

@@ -166,11 +166,11 @@ def coverage(pool: Array, trials: int, studies: int, margin: float | None = 1.5)
 
 
 def confirmation_coverage(noise: float, sharpness: float, studies: int, seeds: int = 5) -> dict[str, float]:
-    """The same for curves drawn from ``seeds`` confirmations of every winner; "steps" is the median over seeds."""
+    """The same for curves drawn from ``seeds`` trainings of every winner; "steps" is one fresh training."""
     generator = np.random.default_rng([2, round(100 * noise), round(10 * sharpness)])
     law = 80 * (1 + (40 / BATCH_SIZES) ** sharpness) ** (1 / sharpness)
     pool = evaluation(law * np.exp(noise * generator.standard_normal((20_001, len(law))))).astype(float)
-    median, truth = np.median(pool, axis=0), Truth.of(law)
+    truth = Truth.of(law)
     held = []
     for study in range(studies):
         trials, measured = tables(pool[(seeds + 1) * study : (seeds + 1) * (study + 1)], margin=None)
@@ -178,8 +178,8 @@ def confirmation_coverage(noise: float, sharpness: float, studies: int, seeds: i
         trials = trials.with_columns(replicate=pl.col("index"), index=pl.lit(0, pl.Int64))
         curve = steps_to_result(trials, measured, GOAL)
         assert curve.confirmed
-        low, high = (curve.table.get_column(f"confirmed_{end}").to_numpy() for end in ("low", "high"))
-        inside = float(((low <= median) & (median <= high)).mean())
+        low, high = (curve.table.get_column(f"tuned_{end}").to_numpy() for end in ("low", "high"))
+        inside = float(((low <= pool) & (pool <= high)).mean())
         held.append([inside, *(_covers(curve, name, getattr(truth, name)) for name in REGIMES)])
     return dict(zip(("steps", *REGIMES), np.mean(held, axis=0).tolist(), strict=True))
 

@@ -172,44 +172,54 @@ def confirmed_run(*steps: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     return by_hand(*search, *again, stray)
 
 
-def test_confirmation_shows_the_median_over_seeds_and_draws_the_regimes_from_it() -> None:
+def test_confirmed_points_show_what_a_fresh_training_takes_and_the_regimes_are_drawn_from_it() -> None:
     curve = steps_to_result(*confirmed_run(*CONFIRMED), GOAL)
     best = row(curve)
-    assert (best["steps"], best["confirmed_steps"], best["confirmations"]) == (30, 50.0, 5)
-    low, high = best["confirmed_low"], best["confirmed_high"]
+    assert (best["steps"], best["tuned_seeds"], best["trial"]) == (30, 5, "winner 8")
+    assert best["tuned"] == pytest.approx(np.exp(np.mean(np.log(CONFIRMED))))
+    low, high = best["tuned_low"], best["tuned_high"]
     assert isinstance(low, float) and isinstance(high, float)
-    assert 35 < low < 50 < high < 75
-    assert curve.confirmed
+    assert 30 < low < 40 and 80 < high < 100  # it holds one training, not a mean of five
+    assert curve.confirmed and curve.quantity == "tuned"
     np.testing.assert_allclose(np.median(curve.log_samples, axis=0), np.mean(np.log(CONFIRMED)), atol=0.03)
+    assert curve.log_fresh.std() > 1.8 * curve.log_samples.std()
 
 
 def test_two_seeds_far_apart_leave_wide_intervals_and_finite_answers() -> None:
-    # With two seeds the samples are Cauchy's: some lie so far out that no number holds their steps.
     curve = steps_to_result(*confirmed_run(2, 98), GOAL)
     logs = curve.log_samples
-    assert curve.confirmed and np.isfinite(logs).all() and np.abs(logs).max() > np.log(np.finfo(float).max)
-    low, high = row(curve)["confirmed_low"], row(curve)["confirmed_high"]
-    assert isinstance(low, float) and isinstance(high, float) and low < 1 < 1e4 < high
+    assert curve.confirmed and np.isfinite(logs).all()
+    low, high = row(curve)["tuned_low"], row(curve)["tuned_high"]
+    assert isinstance(low, float) and isinstance(high, float) and low < 1 < 1e3 < high
     assert curve.regimes.law is not None
     found = recommend(curve)
-    assert found.fastest.batch_size == 8 and found.fastest.time.value == row(curve)["confirmed_steps"]
+    assert found.fastest.batch_size == 8 and found.fastest.time.value == row(curve)["tuned"]
     ends = compare({"run": curve}).table.select("low", "high").to_numpy()
     assert (ends[:, 0] <= 1).all() and (ends[:, 1] >= 1).all()
 
 
-def test_a_confirmation_that_missed_the_goal_is_told_and_not_used() -> None:
+def test_a_setting_that_missed_the_goal_again_is_told_and_its_interval_is_open() -> None:
     curve = steps_to_result(*confirmed_run(40, 50, None), GOAL)
     best = row(curve)
-    assert (best["confirmed_steps"], best["confirmed_low"], best["confirmed_high"]) == (50.0, 40.0, None)
-    assert (best["validated"], best["reason"]) == (False, "1 of 3 confirmations did not reach the goal")
-    assert not curve.confirmed
+    assert (best["tuned"], best["tuned_high"], best["tuned_seeds"]) == (pytest.approx(50.0), None, 3)
+    assert (best["validated"], best["reason"]) == (False, "1 of 3 trainings with new seeds missed the goal")
+    assert curve.confirmed
+    missed = steps_to_result(*confirmed_run(None, None, 40), GOAL)
+    assert row(missed)["tuned"] is None and not missed.confirmed
+
+
+def test_one_new_seed_has_no_interval_and_confirms_nothing() -> None:
+    curve = steps_to_result(*confirmed_run(40), GOAL)
+    best = row(curve)
+    assert (best["tuned"], best["tuned_low"], best["tuned_high"]) == (pytest.approx(40.0), None, None)
+    assert not curve.confirmed and curve.quantity == "steps"
     assert any("winners, who are lucky" in note for note in curve.notes)
-    assert row(steps_to_result(*confirmed_run(None, None, 40), GOAL))["confirmed_steps"] is None
 
 
-def test_one_confirmation_has_no_interval() -> None:
-    best = row(steps_to_result(*confirmed_run(40), GOAL))
-    assert (best["confirmed_steps"], best["confirmed_low"], best["confirmed_high"]) == (40.0, None, None)
+def test_the_runners_up_tell_how_lucky_the_fastest_may_have_been() -> None:
+    search = [reaching(str(index), 8, steps, index=index) for index, steps in enumerate((30, 44, 38, 40, 36, 42, 99))]
+    assert row(steps_to_result(*by_hand(*search), GOAL))["runners_up"] == 40.0
+    assert row(steps_to_result(*by_hand(search[0]), GOAL))["runners_up"] is None
 
 
 def test_a_run_where_nothing_was_reached_still_has_a_table() -> None:

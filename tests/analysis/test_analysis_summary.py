@@ -34,8 +34,9 @@ def test_it_has_the_fields_that_programs_read() -> None:
     reached, never = document["goals"]
     assert reached["goal"] == "validation/error < 0.5"
     first = reached["curve"][0]
-    expected = {"batch_size", "steps", "low", "high", "reached", "feasible", "trials", "hyperparameters", "validated"}
-    assert expected <= set(first)
+    expected = {"batch_size", "steps", "tuned", "expected_fewest", "reached", "feasible", "trials", "hyperparameters"}
+    assert expected | {"validated", "runners_up"} <= set(first)
+    assert set(first["expected_fewest"]) == {"value", "low", "high"} and first["tuned"] is None
     assert first["hyperparameters"] == {}
     for name in ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size"):
         end = reached["regimes"][name]
@@ -52,6 +53,20 @@ def test_it_says_what_the_curve_says() -> None:
     critical = curve.regimes.critical_batch_size.to_dict() | {"reason": None}
     assert entry["regimes"]["critical_batch_size"] == critical
     assert "analyses" not in entry
+
+
+def test_tuned_steps_stand_beside_the_fewest() -> None:
+    points = [Trial(f"a{size}", size, {10: 0.9, 20: 0.1}) for size in (4, 8, 16)]
+    again = [
+        Trial(f"a{size}-{seed}", size, {10: 0.9, 10 * step: 0.1}, replicate=seed)
+        for size in (4, 8, 16)
+        for seed, step in enumerate((2, 3, 4), 1)
+    ]
+    entry = summary([answers(*by_hand(*points, *again), GOAL)], workload="")["goals"][0]
+    tuned = entry["curve"][0]["tuned"]
+    assert entry["confirmed"] is True and tuned["seeds"] == 3
+    assert tuned["value"] == pytest.approx((20 * 30 * 40) ** (1 / 3)) and tuned["low"] < 20 < 40 < tuned["high"]
+    assert entry["curve"][0]["expected_fewest"]["value"] == 20
 
 
 @pytest.mark.parametrize("most", [0, 10**7])

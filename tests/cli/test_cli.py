@@ -17,7 +17,7 @@ from batchscope.cli.main import DONE, FAILED, INTERRUPTED, MISUSE, VERBS, invoke
 STUDY = """
 workload: digits/softmax
 batch_sizes: [16, 128]
-search: {trials: 4, space: {learning_rate: {min: 0.03, max: 1, scale: log}, momentum: 0.9}}
+search: {trials: 4, confirm: {seeds: 0}, space: {learning_rate: {min: 0.03, max: 1, scale: log}, momentum: 0.9}}
 goals: ["validation/error < 0.15"]
 budget: {epochs: 6}
 engine: {program: vmap, pack_size: 4, threads: 1}

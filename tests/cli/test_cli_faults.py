@@ -20,7 +20,7 @@ from runs.same import assert_same_run
 STUDY = """
 workload: noisy_quadratic/8
 batch_sizes: [4, 16]
-search: {trials: 4, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
+search: {trials: 4, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
 goals: ["validation/loss < 0.3"]
 budget: {steps: 60}
 engine: {program: loop, pack_size: 2, threads: 1}

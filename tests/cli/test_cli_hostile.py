@@ -27,7 +27,7 @@ EVIL = "<script>alert(1)</script>\x1b[31m\x07\u202e[bold]x[/bold]"
 STUDY = """
 workload: noisy_quadratic/4
 batch_sizes: [4, 16]
-search: {trials: 3, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
+search: {trials: 3, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
 goals: ["validation/loss < 0.3"]
 budget: {steps: 12}
 engine: {program: loop, pack_size: 2, threads: 1}

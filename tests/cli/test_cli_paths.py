@@ -19,7 +19,7 @@ from store.store_units import TRIALS, content, unit
 STUDY = """
 workload: noisy_quadratic/8
 batch_sizes: [4, 16]
-search: {trials: 3, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
+search: {trials: 3, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
 goals: ["validation/loss < 0.3"]
 budget: {steps: 60}
 engine: {program: loop, pack_size: 2, threads: 1}

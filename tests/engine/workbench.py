@@ -20,6 +20,7 @@ algorithm: {optimizer: nesterov}
 batch_sizes: [8]
 search:
   trials: 10
+  confirm: {seeds: 0}
   space:
     learning_rate: {min: 1e-2, max: 1, scale: log}
     momentum: {min: 0.5, max: 0.95, scale: reverse_log}

@@ -38,7 +38,7 @@ def make():
 STUDY = """
 workload: {file}:make
 batch_sizes: [8]
-search: {{trials: 2, space: {{learning_rate: 0.1, momentum: 0.9}}}}
+search: {{trials: 2, confirm: {{seeds: 0}}, space: {{learning_rate: 0.1, momentum: 0.9}}}}
 goals: ["validation/loss < 0.01"]
 budget: {{steps: 4}}
 engine: {{program: loop, pack_size: 1}}

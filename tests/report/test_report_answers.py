@@ -16,7 +16,7 @@ def test_all_three_ends_with_their_intervals() -> None:
     assert answer(curve()).sentence == (
         "Doubling the batch size halves the steps up to about 3 (2 to 4); the critical batch size is about 4 "
         "(at least 3); from about 6 (at most 7) on, a larger batch saves at most 20% of the steps. "
-        "The fewest steps, 40, are at batch size 8: 2.5 times fewer than at 2. Brackets hold 90% intervals."
+        "The fewest steps, at least 40, are at batch size 8: 2.5 times fewer than at 2. Brackets hold 90% intervals."
     )
 
 
@@ -45,7 +45,7 @@ def test_one_batch_size_has_steps_but_no_regimes() -> None:
     unknown = interval(None)
     note = "regimes need at least 3 batch sizes that reached the goal, got 1"
     alone = curve(table=table().head(1), regimes=Regimes(unknown, unknown, unknown, notes=(note,)))
-    assert answer(alone).sentence == "The fewest steps, 100, are at batch size 2."
+    assert answer(alone).sentence == "The fewest steps, at least 100, are at batch size 2."
     assert "R" + note[1:] + "." in answer(alone).caveats
 
 

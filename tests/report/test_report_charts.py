@@ -30,9 +30,9 @@ def trace(figure: go.Figure, name: str) -> Any:
 
 
 def every_chart(space: pl.DataFrame, palette: Any) -> list[go.Figure]:
-    confirmed = table().with_columns(confirmed_steps=110.0, confirmed_low=100.0, confirmed_high=120.0)
+    confirmed = table().with_columns(tuned=110.0, tuned_low=100.0, tuned_high=120.0, tuned_seeds=5)
     return [
-        charts.steps_to_result(curve(table=confirmed), palette),
+        charts.steps_to_result(curve(table=confirmed, confirmed=True), palette),
         charts.goals([curve(), curve()], palette),
         charts.goals([curve()], palette, speedup=True),
         tuning.best_point(figures.best_points(space), MOMENTUM, palette),
@@ -43,7 +43,7 @@ def every_chart(space: pl.DataFrame, palette: Any) -> list[go.Figure]:
 
 def test_curve_draws_its_table() -> None:
     figure = charts.steps_to_result(curve())
-    winners = trace(figure, "fewest steps of a search")
+    winners = trace(figure, "at least: fewest of a search")
     assert winners.x == (2, 8, 32)
     assert winners.y == (100, 40, None)
     assert winners.marker.symbol == ("circle", "circle-open", "circle-open")
@@ -72,20 +72,26 @@ def test_an_interval_without_neighbours_is_a_whisker() -> None:
     gap = table().with_columns(low=pl.Series([90.5, None, None]))
     figure = charts.steps_to_result(curve(table=gap))
     assert "90% interval" not in [trace.name for trace in figure.data]
-    whisker = trace(figure, "fewest steps of a search").error_y
+    whisker = trace(figure, "at least: fewest of a search").error_y
     assert (whisker.array[0], whisker.arrayminus[0]) == (4, 9.5)
     assert (whisker.array[1], whisker.arrayminus[1]) == (0, 0)
 
 
-def test_confirmed_medians_stand_beside_the_winners() -> None:
+def test_a_confirmed_curve_is_of_fresh_trainings_and_the_search_stands_beside_it() -> None:
     confirmed = table().with_columns(
-        confirmed_steps=pl.Series([110.0, 50.0, None]),
-        confirmed_low=pl.Series([105.0, None, None]),
-        confirmed_high=pl.Series([112.0, None, None]),
+        tuned=pl.Series([110.0, 50.0, None]),
+        tuned_low=pl.Series([95.0, 45.0, None]),
+        tuned_high=pl.Series([130.0, None, None]),
+        tuned_seeds=pl.Series([5, 5, None]),
     )
-    again = trace(charts.steps_to_result(curve(table=confirmed, confirmed=True)), "its winner, new seeds")
-    assert again.y == (110, 50)
-    assert (again.error_y.array, again.error_y.arrayminus) == ((2, 0), (5, 0))
+    figure = charts.steps_to_result(curve(table=confirmed, confirmed=True))
+    again = trace(figure, "a fresh training")
+    assert again.y == (110, 50, None)
+    assert (again.error_y.array[0], again.error_y.arrayminus[0]) == (20, 15)
+    assert "5 trainings with new seeds; the search had 100" in again.text[0]
+    search = trace(figure, "fewest of the search")
+    assert search.y == (100, 40)
+    assert (search.error_y.array, search.error_y.arrayminus) == ((4, 0), (9.5, 9))
 
 
 def test_a_goal_never_reached_has_a_chart_that_says_so() -> None:

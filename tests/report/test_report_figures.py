@@ -22,11 +22,12 @@ def test_curve_beside_perfect_scaling() -> None:
     assert shown["examples"].to_list() == [200, 320, None]
     assert shown["perfect_scaling"].to_list() == [100, 25, 6.25]
     assert shown["speedup"].to_list() == [1, 2.5, None]
-    assert shown["confirmed_steps"].to_list() == [None, None, None]
+    assert shown["tuned"].to_list() == [None, None, None]
+    assert shown["shown_low"].to_list() == [90.5, 31.0, None]
 
 
-def test_confirmed_steps_take_the_place_of_the_winners() -> None:
-    confirmed = table().with_columns(confirmed_steps=pl.Series([110.0, 50.0, None]))
+def test_tuned_steps_take_the_place_of_the_fewest() -> None:
+    confirmed = table().with_columns(tuned=pl.Series([110.0, 50.0, None]), tuned_low=100.0, tuned_high=120.0)
     shown = figures.steps_to_result(curve(table=confirmed, confirmed=True))
     assert shown["steps"].to_list() == [100, 40, None]
     assert shown["shown"].to_list() == [110, 50, None]

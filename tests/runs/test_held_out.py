@@ -84,7 +84,7 @@ def test_they_decide_nothing(ran: bs.Run, tmp_path: Path) -> None:
 def test_only_the_weights_of_winners_stay(ran: bs.Run) -> None:
     files = {path.name for path in (ran.folder / "weights").iterdir()}
     curves = [ran.steps_to_result(goal).table.drop_nulls("steps") for goal in ran.goals]
-    rows = [row for curve in curves for row in curve.select("batch_size", "trial", "steps").iter_rows()]
+    rows = [row for curve in curves for row in curve.select("batch_size", "winner", "steps").iter_rows()]
     assert files == {f"{size}-{trial}-{steps}.safetensors" for size, trial, steps in rows}
     assert ran.weights_line is not None and ran.weights_line.endswith(".weights(16))")
 

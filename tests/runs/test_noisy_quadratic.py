@@ -23,7 +23,7 @@ STUDY = f"""
 workload: noisy_quadratic/{D}
 algorithm: {{optimizer: sgd}}
 batch_sizes: {{from: 1, to: 1024, factor: 4}}
-search: {{trials: 24, space: {{learning_rate: {{min: 1e-3, max: 2, scale: log}}}}}}
+search: {{trials: 24, confirm: {{seeds: 0}}, space: {{learning_rate: {{min: 1e-3, max: 2, scale: log}}}}}}
 goals: ["validation/loss < 0.05"]
 budget: {{steps: 20000}}
 engine: {{dtype: float64, program: vmap, pack_size: 24, threads: 1}}

@@ -33,7 +33,7 @@ from batchscope.spec.goal import Goal
 STUDY = """
 workload: digits/softmax
 batch_sizes: [16, 64, 128]
-search: {trials: 4, space: {learning_rate: {min: 0.03, max: 1, scale: log}, momentum: 0.9}}
+search: {trials: 4, confirm: {seeds: 0}, space: {learning_rate: {min: 0.03, max: 1, scale: log}, momentum: 0.9}}
 goals: ["validation/error < 0.15"]
 budget: {epochs: 6}
 engine: {program: loop, pack_size: 1, threads: 1}
@@ -160,7 +160,7 @@ def test_the_yaml_snippet_is_a_study_of_that_point(run: bs.Run) -> None:
 
 
 def test_the_yaml_snippet_of_a_grid_is_one_point_and_keeps_the_algorithm() -> None:
-    text = STUDY.replace("trials: 4", "method: grid, widen: {rounds: 2}, confirm: {seeds: 3}")
+    text = STUDY.replace("trials: 4, confirm: {seeds: 0}", "method: grid, widen: {rounds: 2}, confirm: {seeds: 3}")
     text = text.replace("scale: log}", "scale: log, points: 3}") + "algorithm: {optimizer: momentum, warm_up: goyal}\n"
     made = bs.Study.from_text(snippet(bs.Study.from_text(text), option(), GOAL, "yaml"))
     assert (made.search.count, made.search.widen.rounds, made.search.confirm.seeds) == (1, 0, 0)

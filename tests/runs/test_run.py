@@ -303,17 +303,20 @@ def test_a_best_point_at_a_side_widens_it_and_only_new_trials_run(tmp_path: Path
     assert_same(run, do(tmp_path / "run", *widening))
 
 
-def test_the_best_point_is_run_again_with_new_seeds(tmp_path: Path) -> None:
-    confirming = ["search.confirm.seeds=3", "search.trials=5"]
+def test_the_best_points_are_run_again_with_new_seeds(tmp_path: Path) -> None:
+    confirming = ["search.confirm={seeds: 3, candidates: 2}", "search.trials=5"]
     run = do(tmp_path / "run", *confirming)
     again = run.trials.filter(pl.col("replicate") > 0)
     table = run.steps_to_result().table
     best = run.trials.filter(pl.col("trial") == table["trial"][0])
-    assert sorted(again["replicate"]) == [1, 2, 3] and set(again["index"]) == set(best["index"])
-    assert set(again["hyperparameter/learning_rate"]) == set(best["hyperparameter/learning_rate"])
-    losses = run.measurements.filter(pl.col("step") == 1).collect().join(again.select("trial"), on="trial")
+    counts = again.group_by("batch_size", "index").agg(pl.col("replicate").sort())
+    assert all(replicates.to_list() == [1, 2, 3] for replicates in counts["replicate"])
+    assert (counts.group_by("batch_size").len()["len"] <= 2 * len(run.goals)).all()
+    rates = again.filter(pl.col("index") == best["index"][0], pl.col("batch_size") == best["batch_size"][0])
+    assert set(rates["hyperparameter/learning_rate"]) == set(best["hyperparameter/learning_rate"])
+    losses = run.measurements.filter(pl.col("step") == 1).collect().join(rates.select("trial"), on="trial")
     assert losses["train/loss"].n_unique() == 3  # their own data order and initial values
-    assert table["confirmations"][0] == 3
+    assert table["tuned_seeds"][0] == 3 and table["tuned"][0] > 0
     with pytest.MonkeyPatch.context() as patch:
         Counting(patch, stop_after=9)
         with pytest.raises(Interrupted):

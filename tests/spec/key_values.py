@@ -22,7 +22,7 @@ BASE = """
 workload: digits/softmax
 algorithm: {optimizer: sgd}
 batch_sizes: [64, 128]
-search: {trials: 2, space: {learning_rate: [0.1, 0.3]}}
+search: {trials: 2, confirm: {seeds: 0}, space: {learning_rate: [0.1, 0.3]}}
 goals: ["validation/error < 0.5"]
 budget: {steps: 24}
 evaluation: {ratio: 1.3}

@@ -13,10 +13,13 @@ from batchscope.spec.probe import Probe
 def of_steps(curve: Curve) -> str:
     """What the steps are."""
     if curve.confirmed:
-        return "Steps are the median of the best point of each batch size, run again with new seeds."
+        return (
+            "Steps are those of a fresh training: the best few points of each batch size were trained again with new "
+            "seeds, some to choose by and others to count on. Intervals hold one such training."
+        )
     return (
-        "Steps are the fewest of a search of all trials at each batch size; who trains with its winner again may need "
-        "more, for a winner is lucky (confirm: {seeds: 5} in the study measures by how much)."
+        "Steps are the fewest of a search of all trials at each batch size, and a lower bound: who trains with its "
+        "winner again needs more, for a winner is lucky. confirm: {seeds: 5} in the study measures what they take."
     )
 
 

@@ -61,6 +61,7 @@ def _option(option: Option) -> dict[str, Any]:
         "optimizer": option.optimizer or None,
         "learning_rate_schedule": option.schedule or None,
         "extrapolated": option.extrapolated,
+        "lower_bound": option.lower_bound,
         "remarks": list(option.remarks),
         "why": option.why,
     }

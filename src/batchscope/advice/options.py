@@ -34,7 +34,7 @@ class Option:
         device_batch_size: ceil(B/N).
         micro_batch_size: Examples of one pass on a device; None on idealised hardware.
         accumulation_steps: Passes in one update; None on idealised hardware.
-        steps: Updates to the goal.
+        steps: Updates to the goal of one fresh training: the median over seeds, and the interval that holds it.
         step_seconds: Of one update, communication included; None on idealised hardware.
         communication_seconds: The part of it that is communication.
         time: To the goal: seconds, or steps on idealised hardware.
@@ -44,6 +44,8 @@ class Option:
         optimizer: Its name in study files; empty if not known.
         schedule: Of the learning rate, in words; empty if not known.
         extrapolated: Whether steps or seconds lie outside what was measured.
+        lower_bound: Whether the steps, and what follows from them, are the fewest of a search, which a fresh training
+            exceeds.
         remarks: What speaks against trusting it, a sentence each.
         why: Why it was chosen; empty if it was not.
     """
@@ -65,6 +67,7 @@ class Option:
     extrapolated: bool = False
     remarks: tuple[str, ...] = ()
     why: str = ""
+    lower_bound: bool = False
 
     @property
     def place(self) -> str:
@@ -103,6 +106,7 @@ def idealised(found: Sequence[Point], optimizer: str, schedule: str) -> Options:
             schedule=schedule,
             extrapolated=point.extrapolated,
             remarks=point.remarks,
+            lower_bound=point.lower_bound,
         )
         for point in found
     ]
@@ -161,6 +165,7 @@ def on_devices(
                 schedule=schedule,
                 extrapolated=point.extrapolated or step.beyond,
                 remarks=remarks,
+                lower_bound=point.lower_bound,
             )
             options.append(option)
             times.append(samples)
@@ -213,6 +218,7 @@ def table(options: Sequence[Option], pareto_front: Sequence[Option]) -> pl.DataF
         row |= {"energy": energy.value, "energy_low": energy.low, "energy_high": energy.high}
         row |= {"step_seconds": option.step_seconds, "communication_seconds": option.communication_seconds}
         row |= {"pareto_front": (option.batch_size, option.devices) in chosen, "extrapolated": option.extrapolated}
+        row |= {"lower_bound": option.lower_bound}
         row |= {"remarks": "; ".join(option.remarks) or None}
         rows.append(row | {f"hyperparameter/{name}": option.hyperparameters.get(name) for name in names})
     counts = ("batch_size", "devices", "device_batch_size", "micro_batch_size", "accumulation_steps")
@@ -220,5 +226,5 @@ def table(options: Sequence[Option], pareto_front: Sequence[Option]) -> pl.DataF
     for name in ("steps", "time", "cost", "energy"):
         kinds |= dict.fromkeys((name, f"{name}_low", f"{name}_high"), pl.Float64)
     kinds |= {"step_seconds": pl.Float64, "communication_seconds": pl.Float64}
-    kinds |= {"pareto_front": pl.Boolean, "extrapolated": pl.Boolean, "remarks": pl.String}
+    kinds |= {"pareto_front": pl.Boolean, "extrapolated": pl.Boolean, "lower_bound": pl.Boolean, "remarks": pl.String}
     return pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)

@@ -38,7 +38,8 @@ class Recommendation:
         options: One row for each batch size on each number of devices: ``batch_size``, ``devices``,
             ``device_batch_size``, ``micro_batch_size``, ``accumulation_steps``; ``steps``, ``time``, ``cost``,
             ``energy``, each with its ``_low`` and ``_high``; ``step_seconds``, of which ``communication_seconds``;
-            ``pareto_front``, ``extrapolated``, ``remarks``, and ``hyperparameter/...``. Units are those of ``Option``.
+            ``pareto_front``, ``extrapolated``, ``lower_bound``, ``remarks``, and ``hyperparameter/...``. Units are
+            those of ``Option``.
         pareto_front: The options that no other beats in both time and cost, the fastest first.
         fastest: The least time; among equals the cheapest.
         cheapest: The least cost; among equals the fastest.

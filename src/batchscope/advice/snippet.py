@@ -66,7 +66,7 @@ def _expected(option: Option, goal: Goal) -> str:
 def _yaml(study: Study, option: Option, goal: Goal) -> str:
     document = study.model_dump(mode="json", exclude_none=True)
     document["batch_sizes"] = [option.batch_size]
-    document["search"] = {"trials": 1, "space": dict(option.hyperparameters)}
+    document["search"] = {"trials": 1, "space": dict(option.hyperparameters), "confirm": {"seeds": 0}}
     document["goals"] = [str(goal)]
     body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     return f"# {_setting(option)}\n# {_expected(option, goal)}\n{body}"

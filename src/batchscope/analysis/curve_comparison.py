@@ -151,7 +151,7 @@ def compare(curves: Mapping[str, Curve], reference: int | None = None) -> Normal
     Raises:
         AnalysisError: If a curve has no steps at the reference.
     """
-    reached = [set(curve.table.drop_nulls("steps").get_column("batch_size")) for curve in curves.values()]
+    reached = [set(curve.table.drop_nulls(curve.quantity).get_column("batch_size")) for curve in curves.values()]
     common = sorted(set.intersection(*reached)) if reached else []
     if not common or (reference is not None and reference not in common):
         raise AnalysisError(
@@ -161,11 +161,11 @@ def compare(curves: Mapping[str, Curve], reference: int | None = None) -> Normal
     at = common[0] if reference is None else reference
     rows = []
     for run, curve in curves.items():
-        quantity = "confirmed_steps" if curve.confirmed else "steps"
+        quantity = curve.quantity
         here = curve.table.get_column("batch_size").to_list().index(at)
         unit = float(curve.table.item(here, quantity))
         for column, row in enumerate(curve.table.iter_rows(named=True)):
-            if row["steps"] is None:
+            if row[quantity] is None:
                 continue
             relative = row[quantity] / unit
             ratio = curve.log_samples[:, column] - curve.log_samples[:, here]

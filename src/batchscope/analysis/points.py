@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,10 @@ _CENTRAL_90 = 1.645
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One batch size: its steps as an interval and as samples (D,) of their logarithm, and what its winner was."""
+    """One batch size: the steps of a fresh training as an interval and as samples (D,) of their logarithm, its setting.
+
+    They are a ``lower_bound`` where its setting was not trained again: the fewest of a search.
+    """
 
     batch_size: int
     steps: Interval
@@ -33,6 +37,7 @@ class Point:
     hyperparameters: Mapping[str, Value]
     remarks: tuple[str, ...] = ()
     extrapolated: bool = False
+    lower_bound: bool = False
 
 
 def points(curve: Curve, batch_sizes: Sequence[int] | None = None, *, extrapolate: bool = False) -> list[Point]:
@@ -45,7 +50,7 @@ def points(curve: Curve, batch_sizes: Sequence[int] | None = None, *, extrapolat
             goal, and ``extrapolate`` is not set.
     """
     rows = {row["batch_size"]: row for row in curve.table.iter_rows(named=True)}
-    reached = [size for size, row in rows.items() if row["steps"] is not None]
+    reached = [size for size, row in rows.items() if row[curve.quantity] is not None]
     if not reached:
         raise AnalysisError(
             f"no batch size reached {curve.goal}, so there is nothing to recommend: train for longer (budget), widen "
@@ -64,38 +69,48 @@ def points(curve: Curve, batch_sizes: Sequence[int] | None = None, *, extrapolat
             f"steps to {curve.goal} were measured at batch size {', '.join(map(str, reached))}, not at "
             f"{', '.join(map(str, beyond))}: run the study there, or add --extrapolate to take what the fitted law says"
         )
-    return [known.get(size) or _by_law(curve, size, samples, list(rows)) for size in asked]
+    return [known.get(size) or _by_law(curve, size, list(rows)) for size in asked]
 
 
-def _measured(curve: Curve, row: Mapping[str, object], sample: Array) -> Point | None:
-    if row["steps"] is None:
+def _measured(curve: Curve, row: Mapping[str, Any], sample: Array) -> Point | None:
+    value = row[curve.quantity]
+    if value is None:
         return None
-    prefix = "confirmed_" if curve.confirmed else ""
-    value = _number(row[f"{prefix}steps"])
-    low, high = (_number(row[f"{prefix}{side}"], value) for side in ("low", "high"))
+    low, high = (row["tuned_low"], row["tuned_high"]) if curve.confirmed else (row["low"], row["high"])
     remarks = []
     if row.get("validated") is False:
         remarks.append(f"not validated: {row['reason']}")
-    if row.get("verdict"):
-        remarks.append(str(row["verdict"]))
-    if not curve.confirmed and row.get("confirmed_steps") is not None:
-        again = f"{row['confirmed_steps']:g} steps, the median of {row['confirmations']}"
-        remarks.append(
-            f"not every batch size was confirmed, so this is the winner's luck too: run again it took {again}"
-        )
+    if not curve.confirmed:
+        remarks.append(luck(row))
+        if row.get("verdict"):
+            remarks.append(str(row["verdict"]))
     point = {name: row[name] for name in point_names(curve.table) if row[name] is not None}
-    steps = Interval(value, min(low, value), max(high, value), curve.level)
-    return Point(int(_number(row["batch_size"])), steps, sample, point, tuple(remarks))  # type: ignore[arg-type]
+    steps = Interval(float(value), low and min(low, value), high and max(high, value), curve.level)
+    return Point(row["batch_size"], steps, sample, point, tuple(remarks), lower_bound=not curve.confirmed)
 
 
-def _by_law(curve: Curve, size: int, samples: Array, sizes: list[int]) -> Point:
+def luck(row: Mapping[str, Any]) -> str:
+    """What is to be expected beyond the fewest steps of a search, a row of ``Curve.table`` that was not confirmed."""
+    if (again := row.get("tuned")) is not None:
+        after = f"trained again it took {again:,.4g}"
+    elif (behind := row.get("runners_up")) is not None:
+        after = f"were there only the seed between it and its runners-up, a fresh training would take {behind:,.4g}"
+    else:
+        after = "no other trial tells how far"
+    return f"at least {row['steps']:,} steps, for the fastest of a search is lucky; {after}"
+
+
+def _by_law(curve: Curve, size: int, sizes: list[int]) -> Point:
     fitted = curve.regimes.law
     if fitted is None:
         raise AnalysisError("to extrapolate needs a law, and that at least 3 batch sizes that reached the goal")
     law = fitted.law
+    samples, fresh = _samples(curve, sizes, fresh=False), _samples(curve, sizes)
     inside = ~np.isnan(samples).any(0)
     known = np.array(sizes)[inside] * 1.0
     log_samples = laws.predict(known, samples[:, inside], np.array([size * 1.0]), sharpness=_sharpness(law))[:, 0]
+    nearest = np.abs(np.log(known / size)).argmin()
+    log_samples = log_samples + (fresh - samples)[:, inside][:, nearest]  # the noise of the seed, as near by
     steps = Interval.from_log_samples(law.steps(size, extrapolate=True), log_samples, curve.level)
     smallest, largest = law.measured
     side = "beyond" if not smallest <= size <= largest else "between"
@@ -103,28 +118,26 @@ def _by_law(curve: Curve, size: int, samples: Array, sizes: list[int]) -> Point:
         f"extrapolated: nothing was trained at batch size {size:,}, {side} the measured {smallest:,.0f} to "
         f"{largest:,.0f}; its steps are what the fitted law says, and nothing is known of its hyperparameters"
     )
-    return Point(size, steps, log_samples, {}, (remark,), True)
+    return Point(size, steps, log_samples, {}, (remark,), True, not curve.confirmed)
 
 
 def _sharpness(law: laws.Law) -> float | None:
     return 1.0 if law.sharpness == 1.0 else None
 
 
-def _samples(curve: Curve, sizes: list[int]) -> Array:
-    """Samples (D, M) of log steps; NaN where the goal was not reached. A curve without any has its intervals for
-    them.
+def _samples(curve: Curve, sizes: list[int], *, fresh: bool = True) -> Array:
+    """Samples (D, M) of the log steps of a ``fresh`` training, or of their median; NaN where nothing is known.
+
+    A curve without samples has its intervals for them.
     """
-    if curve.log_samples.shape[1:] == (len(sizes),) and len(curve.log_samples):
-        return curve.log_samples
+    drawn = curve.log_fresh if fresh and len(curve.log_fresh) else curve.log_samples
+    if drawn.shape[1:] == (len(sizes),) and len(drawn):
+        return drawn
     generator = numpy_generator("steps of a curve without samples")
     columns = []
     for row in curve.table.iter_rows(named=True):
-        value = row["confirmed_steps" if curve.confirmed else "steps"]
+        value = row[curve.quantity]
         spread = np.log(row["high"] / row["low"]) / (2 * _CENTRAL_90) if row["low"] and row["high"] else 0.0
         error = spread * generator.standard_normal(SAMPLES)
         columns.append(np.full(SAMPLES, np.nan) if value is None else np.log(value) + error)
     return np.column_stack(columns)
-
-
-def _number(value: object, otherwise: float = float("nan")) -> float:
-    return float(value) if isinstance(value, int | float) else otherwise

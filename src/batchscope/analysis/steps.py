@@ -5,8 +5,9 @@ Legend: M batch sizes, D samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from batchscope.analysis.held_out import on_test
 from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
 from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
-from batchscope.interval import Interval
+from batchscope.analysis.tuned_steps import TunedSteps, promised
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
 from batchscope.spec.study import EDGE
@@ -39,13 +40,16 @@ _LAST_COLUMNS: Kinds = {
     "reason": pl.String,
     "verdict": pl.String,
     "trials_needed": pl.Int64,
-    "confirmations": pl.Int64,
-    "confirmed_steps": pl.Float64,
-    "confirmed_low": pl.Float64,
-    "confirmed_high": pl.Float64,
+    "tuned": pl.Float64,
+    "tuned_low": pl.Float64,
+    "tuned_high": pl.Float64,
+    "tuned_seeds": pl.Int64,
+    "runners_up": pl.Float64,
+    "winner": pl.String,
 }
 
 _HARDLY = 10.0  # an interval that spans this factor is no knowledge worth a number
+RUNNERS_UP = 5
 _MOST_RUNGS = 8  # of those at which trials were pruned, in a sentence
 
 
@@ -58,22 +62,31 @@ def point_names(table: pl.DataFrame) -> list[str]:
 class Curve:
     """Steps to result against batch size.
 
-    What is estimated is S(B), the expected fewest steps over as many feasible trials as were run, drawn from the
-    same search space, seed noise included. ``table`` has one row per batch size, ascending:
+    Two numbers are estimated. *Tuned steps* are what the best setting takes when it is trained anew, the median over
+    seeds: what a user gets. S(B), the *expected fewest steps* over as many feasible trials as were run, is the number
+    of the papers; nobody trains it, for the fastest of many trials was lucky. ``table`` has one row per batch size,
+    ascending:
 
     * ``steps``: the fewest steps observed, an unbiased estimate of S(B); null where no trial reached the goal;
     * ``low``, ``high``: the interval of S(B), no narrower than the gap between two evaluations;
     * ``reached``, ``feasible``, ``trials``: how many trials reached the goal, did not diverge before it, were run;
-    * ``trial`` and the hyperparameters, under their own names: the winner (ties go to the lower index);
+    * ``trial`` and the hyperparameters, under their own names: the setting that was chosen from new seeds, else the
+      winner of the search (ties go to the lower index);
     * ``revisions``: how often the space was widened; ``validated`` and ``reason``: the boundary check, null if no
       space was given;
     * ``verdict``: "too few trials ..." where the interval spans more than a factor of 2, and ``trials_needed``;
-    * ``confirmations``, ``confirmed_steps``, ``confirmed_low``, ``confirmed_high``: the winner run again with new
-      seeds: how often, the median, and its interval.
+    * ``tuned``, ``tuned_low``, ``tuned_high``, ``tuned_seeds``: the tuned steps, the interval that holds one fresh
+      training, and on how many new seeds they rest; null where nothing was trained again. Without an upper end some
+      of these trainings missed the goal; without a value half of them did;
+    * ``runners_up``: the median steps of the up to five trials behind the fastest, which tells how far luck may have
+      carried it: were there only the seed between them, a fresh training would take as many. Null without one;
+    * ``winner``: the trial of the search that took the fewest steps.
 
-    ``log_samples`` (D, M) are the joint draws from which ``regimes`` has its intervals, as logarithms: of the confirmed
-    steps where every point was ``confirmed``, else of S(B); NaN where the goal was not reached. What two seeds say has
-    samples so far out that steps themselves would be infinite.
+    Where every point that reached the goal was trained again the curve is ``confirmed``: ``quantity`` is then
+    ``tuned``, and the regimes and ``log_samples`` (D, M), the joint samples that their intervals come from, are of the
+    medians, with ``log_fresh`` (D, M) those of one fresh training each. Otherwise ``quantity`` is ``steps``, a lower
+    bound of what a training takes, and both are of S(B). They are logarithms, NaN where nothing is known: what two
+    seeds say has samples so far out that steps themselves would be infinite.
 
     ``approximate`` says why the curve is not exact, where trials were pruned: a pruned trial might have won, so
     ``steps`` is an upper bound; and the intervals take it as one that was merely not watched for longer, though it was
@@ -92,6 +105,12 @@ class Curve:
     log_samples: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
     approximate: str | None = None
     test: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
+    log_fresh: Array = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+
+    @property
+    def quantity(self) -> Literal["tuned", "steps"]:
+        """The column that the regimes are drawn from, and that is to be shown."""
+        return "tuned" if self.confirmed else "steps"
 
 
 def steps_to_result(
@@ -131,29 +150,36 @@ def steps_to_result(
         fewest = max(1, found.fewest_feasible())
         trials_per_batch_size = min(fewest, trials_per_batch_size or fewest)
     names = hyperparameters(found.table.columns)
+    groups = dict(found.search(trials_per_batch_size))
+    promises = promised(found.table, groups, names, level=level, samples=samples)
     points = [
-        _Point.of(found, group, names, _space_at(space, batch_size), edge, level, samples)
-        for batch_size, group in found.search(trials_per_batch_size)
+        _Point.of(found, group, names, _space_at(space, batch_size), edge, level, samples, promises.get(batch_size))
+        for batch_size, group in groups.items()
     ]
     kinds: Kinds = {name: found.table.schema[PREFIX + name] for name in names}
     table = pl.DataFrame([point.row for point in points], schema=_FIRST_COLUMNS | kinds | _LAST_COLUMNS)
     reached = [point for point in points if point.row["steps"] is not None]
-    again = [point.confirmed for point in reached if point.confirmed is not None]
-    confirmed = bool(again) and len(again) == len(reached)
-    joint = np.full((samples, len(points)), np.nan)
-    inside = table.get_column("steps").is_not_null()
-    if reached:
-        joint[:, inside.to_numpy()] = np.column_stack(again if confirmed else [point.sample for point in reached])
+    confirmed = all(point.promise is not None for point in reached) and table.get_column("tuned").count() > 0
+    quantity = "tuned" if confirmed else "steps"
+    medians, fresh = (
+        _joint([point.drawn(what) if point.row[quantity] is not None else None for point in points], samples)
+        for what in (("log_median", "log_fresh") if confirmed else ("search", "search"))
+    )
+    inside = table.get_column(quantity).is_not_null()
     shown = table.filter(inside)
-    steps = shown.get_column("confirmed_steps" if confirmed else "steps").to_numpy() * 1.0
+    steps = shown.get_column(quantity).to_numpy() * 1.0
     sizes = shown.get_column("batch_size").to_numpy() * 1.0
-    boundaries = regimes(sizes, steps, joint[:, inside.to_numpy()], tolerance=tolerance, level=level)
+    boundaries = regimes(sizes, steps, medians[:, inside.to_numpy()], tolerance=tolerance, level=level)
     approximate = _approximate(found.table)
     notes = _notes(found, table, confirmed, approximate)
-    if missed := table.filter(~inside).get_column("batch_size").to_list():
+    if missed := table.filter(pl.col("steps").is_null()).get_column("batch_size").to_list():
         notes = (*notes, f"where the goal was not reached {nearest(measurements, goal, missed)}")
     test = on_test(measurements, [group for point in reached for group in _chosen(found, point.row, names)])
-    return Curve(goal, table, boundaries, level, confirmed, notes, joint, approximate, test)
+    return Curve(goal, table, boundaries, level, confirmed, notes, medians, approximate, test, fresh)
+
+
+def _joint(columns: Sequence[Array | None], samples: int) -> Array:
+    return np.column_stack([np.full(samples, np.nan) if column is None else column for column in columns])
 
 
 def _space_at(space: Space | Mapping[int, Space] | None, batch_size: int) -> Space | None:
@@ -170,13 +196,15 @@ def _space_at(space: Space | Mapping[int, Space] | None, batch_size: int) -> Spa
 
 @dataclass(frozen=True)
 class _Point:
-    """A row of the table, with samples (D,) of log S(B) and of the logarithm of the winner's median steps over
-    seeds.
-    """
+    """A row of the table, samples (D,) of log S(B), and what was promised from new seeds, if that has an interval."""
 
     row: dict[str, object]
     sample: Array
-    confirmed: Array | None = None
+    promise: TunedSteps | None = None
+
+    def drawn(self, what: Literal["log_median", "log_fresh", "search"]) -> Array:
+        """Draws (D,) of the logarithm of tuned steps, of one fresh training, or of S(B)."""
+        return self.sample if what == "search" or self.promise is None else getattr(self.promise, what)
 
     @classmethod
     def of(
@@ -188,22 +216,26 @@ class _Point:
         edge: float,
         level: float,
         samples: int,
+        promise: TunedSteps | None,
     ) -> _Point:
         batch_size, feasible = int(group.item(0, "batch_size")), group.filter("feasible")
         row: dict[str, object] = dict.fromkeys((*_FIRST_COLUMNS, *names, *_LAST_COLUMNS))
-        row |= {"batch_size": batch_size, "trials": group.height, "feasible": feasible.height, "confirmations": 0}
+        row |= {"batch_size": batch_size, "trials": group.height, "feasible": feasible.height}
         row |= {"reached": feasible.get_column("goal_step").count(), "revisions": group.get_column("revision").max()}
         if not row["reached"]:
             row |= {"validated": False, "reason": "no trial reached the goal"}
             return cls(row, np.empty(0))
-        best = feasible.sort("goal_step", "revision", "index", nulls_last=True).row(0, named=True)
+        ranked = feasible.sort("goal_step", "revision", "index", nulls_last=True)
+        best = ranked.row(0, named=True)
         generator = numpy_generator("steps to result", str(found.goal), batch_size)
         fitted = tail.fit(*crossings(feasible), samples, generator)
         sample = fitted.expected(feasible.height, found.evaluations[batch_size])
         low, high = central(sample, level)
         # The crossing itself is only known to lie after the evaluation before it.
-        row |= {"steps": best["goal_step"], "trial": best["trial"]} | {name: best[PREFIX + name] for name in names}
+        row |= {"steps": best["goal_step"], "winner": best["trial"], "runners_up": _runners_up(ranked)}
         row |= {"low": min(low, best["before"] + 1.0), "high": max(high, float(best["goal_step"]))}
+        shown = best if promise is None else group.row(by_predicate=pl.col("trial") == promise.trial, named=True)
+        row |= {"trial": shown["trial"]} | {name: shown[PREFIX + name] for name in names}
         if space is not None:
             row["reason"] = boundary({name: row[name] for name in names}, space, edge)
             row["validated"] = row["reason"] is None
@@ -216,47 +248,32 @@ class _Point:
                     f"{row['reached']} of {feasible.height} reached the goal, which says next to nothing of the steps"
                 )
             row["verdict"] = f"too few trials: {known}; {remedy}"
-        return cls(row, np.log(sample), _confirm(row, _again(found, best, names), level, samples, generator))
+        return cls(row, np.log(sample), None if promise is None else _entered(row, promise))
 
 
 def _chosen(found: Outcomes, point: Mapping[str, object], names: list[str]) -> list[pl.DataFrame]:
-    """The winner of a point, and the runs of it with new seeds."""
-    winner = found.table.filter(pl.col("trial") == point["trial"])
-    return [winner, _again(found, winner.row(0, named=True), names)]
+    """The winner of a point, and the trainings of its setting with new seeds."""
+    table = found.table.filter(pl.col("batch_size") == point["batch_size"])
+    same = [pl.col(PREFIX + name).eq_missing(pl.lit(point[name])) for name in names]
+    return [table.filter(pl.col("trial") == point["winner"]), table.filter(pl.col("replicate") > 0, *same)]
 
 
-def _again(found: Outcomes, best: Mapping[str, object], names: list[str]) -> pl.DataFrame:
-    """The runs of the best point with new seeds."""
-    same = [pl.col(PREFIX + name).eq_missing(pl.lit(best[PREFIX + name])) for name in names]
-    return found.table.filter(pl.col("replicate") > 0, pl.col("batch_size") == best["batch_size"], *same)
+def _runners_up(ranked: pl.DataFrame) -> float | None:
+    """The median steps of those behind the fastest, as far as they were watched."""
+    behind = ranked.slice(1).drop_nulls("goal_step").head(RUNNERS_UP).get_column("goal_step").cast(pl.Float64)
+    median = behind.median()
+    return float(median) if isinstance(median, int | float) else None
 
 
-def _confirm(
-    row: dict[str, object], again: pl.DataFrame, level: float, samples: int, generator: np.random.Generator
-) -> Array | None:
-    """Enter the confirmation into the row; samples of the log median if all of at least 2 runs reached the goal.
-
-    Log steps are taken as normal over seeds, with the gap between two evaluations as a further error.
-    """
-    count = again.height
-    if not count:
-        return None
-    steps = again.get_column("goal_step").cast(pl.Float64).fill_null(np.inf).to_numpy()
-    median, least = float(np.median(steps)), float(steps.min())
-    row |= {"confirmations": count, "confirmed_steps": median if np.isfinite(median) else None}
-    if missed := int(np.isinf(steps).sum()):
-        row |= {"confirmed_low": least if np.isfinite(least) else None, "validated": False}
-        row["reason"] = f"{missed} of {count} confirmations did not reach the goal"
-        return None
-    if count < 2:
-        return None
-    logs = np.log(steps)
-    gap = logs - np.log(np.maximum(again.get_column("before").to_numpy(), 1))
-    error = np.sqrt((logs.var(ddof=1) + (gap**2).mean() / 12) / count)
-    sample = logs.mean() + error * generator.standard_t(count - 1, size=samples)
-    found = Interval.from_log_samples(median, sample, level)
-    row |= {"confirmed_low": found.low, "confirmed_high": found.high}
-    return np.asarray(sample)
+def _entered(row: dict[str, object], promise: TunedSteps) -> TunedSteps | None:
+    """Enter the promise into the row; None if it has a value without an interval, of which nothing can be drawn."""
+    ends = promise.steps.to_dict()
+    row |= {"tuned": ends["value"], "tuned_low": ends["low"], "tuned_high": ends["high"]}
+    row["tuned_seeds"] = promise.seeds
+    if promise.missed:
+        row["validated"] = False
+        row["reason"] = f"{promise.missed} of {promise.seeds} trainings with new seeds missed the goal"
+    return promise if promise.steps.value is None or len(promise.log_median) else None
 
 
 def _approximate(trials: pl.DataFrame) -> str | None:
@@ -292,6 +309,8 @@ def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool, approximate: s
         notes.append(f"too few trials at batch size {sizes}: see verdict")
     if table.get_column("revisions").n_unique() > 1:
         notes.append("batch sizes whose space was widened had more trials: equal_trials compares on equal terms")
-    if not confirmed and table.get_column("confirmations").sum():
-        notes.append("not every point was confirmed: the regimes are drawn from the winners, who are lucky")
+    if confirmed and (sizes := at(pl.col("steps").is_not_null() & pl.col("tuned").is_null())):
+        notes.append(f"trained again, half missed the goal at batch size {sizes}: the regimes are those of the others")
+    if not confirmed and table.get_column("tuned_seeds").sum():
+        notes.append("not every point was trained again: the regimes are drawn from the winners, who are lucky")
     return tuple(notes)

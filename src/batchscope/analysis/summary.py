@@ -16,8 +16,10 @@ from batchscope.analysis.steps import Curve, point_names
 
 SCHEMA = 1
 ESTIMAND = (
-    "steps estimates S(B), the expected fewest steps over as many feasible trials as were run, drawn from the search "
-    "space, seed noise included; low and high are its interval"
+    "tuned is what the setting in hyperparameters takes when it is trained anew: the median over seeds, and the "
+    "interval that holds one fresh training; null where nothing was trained again, and steps are then a lower bound. "
+    "expected_fewest is S(B), the expected fewest steps over as many feasible trials as were run, drawn from the "
+    "search space, seed noise included; steps, the fewest observed, estimate it"
 )
 
 
@@ -57,6 +59,10 @@ def _points(curve: Curve) -> list[dict[str, Any]]:
     names, rows, test = point_names(curve.table), [], by_batch_size(curve.test)
     for row in curve.table.iter_rows(named=True):
         point = {name: row.pop(name) for name in names}
+        value, low, high, seeds = (row.pop(name) for name in ("tuned", "tuned_low", "tuned_high", "tuned_seeds"))
+        tuned = None if seeds is None else {"value": value, "low": low, "high": high, "seeds": seeds}
+        fewest = {"value": row["steps"], "low": row.pop("low"), "high": row.pop("high")}
+        row |= {"tuned": tuned, "expected_fewest": None if row["steps"] is None else fewest}
         further = {"hyperparameters": None if row["steps"] is None else point}
         if row["batch_size"] in test:
             further["test"] = test[row["batch_size"]]

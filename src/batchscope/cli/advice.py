@@ -83,7 +83,7 @@ def _print_option(to: Console, label: str, option: Option, found: Recommendation
     to.print(
         Text(f"  {found.shown_time(time.value)}  ({found.shown_time(time.low)} to {found.shown_time(time.high)})")
         if not found.idealised
-        else Text(f"  {_interval(option.steps)} steps")
+        else Text(f"  {'at least ' * option.lower_bound}{_interval(option.steps)} steps")
     )
     unit = "" if found.cost_unit == "money" else f" {found.cost_unit}"
     to.print(Text(f"  {'cost ' if not unit else ''}{_interval(cost)}{unit}"))

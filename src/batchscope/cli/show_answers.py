@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,24 +29,39 @@ def interval(found: Interval) -> str:
 def curve_table(curve: Curve, *, width: int) -> Table:
     """One row for each batch size; hyperparameters only where they fit."""
     table = Table(title=Text(printable(str(curve.goal))), title_justify="left", title_style="bold")
-    columns = [("batch size", "batch_size"), ("steps", "steps"), ("90% interval", None), ("reached", None)]
-    fixed = {"batch_size", "steps", "low", "high", "reached", "feasible", "trials"}
+    level = f"{curve.level:.0%}"
+    promised = ["steps", f"{level} of trainings", "search"]
+    titles = ["batch size", *(promised if curve.confirmed else ["at least", f"{level} interval"])]
     points = [name for name in curve.table.columns if name in ("learning_rate", "momentum")]
-    extra = [name for name in points if name not in fixed] if width >= 72 else []
-    for title, _ in columns:
+    extra = points if width >= 72 else []
+    for title in (*titles, "reached", *(name.replace("_", " ") for name in extra)):
         table.add_column(title, justify="right", no_wrap=True)
-    for name in extra:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for row in curve.table.iter_rows(named=True):
-        bounds = f"{number(row['low'])} to {number(row['high'])}" if row["low"] is not None else "-"
-        cells = [number(row["batch_size"]), number(row["steps"]), bounds, f"{row['reached']}/{row['feasible']}"]
-        table.add_row(*map(Text, [*cells, *(number(row[name]) for name in extra)]))
+        low, high = (row[f"tuned_{side}" if curve.confirmed else side] for side in ("low", "high"))
+        cells = [number(row["batch_size"]), number(_whole(row[curve.quantity])), _bounds(low, high)]
+        cells += [number(row["steps"])] if curve.confirmed else []
+        cells += [f"{row['reached']}/{row['feasible']}", *(number(row[name]) for name in extra)]
+        table.add_row(*map(Text, cells))
     return table
+
+
+def _whole(steps: float | None) -> float | None:
+    """Steps as a person counts them: whole from 10 on."""
+    return steps if steps is None or steps < 10 else round(steps)
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "-"
+    return f"{number(_whole(low))} {'or more' if high is None else f'to {number(_whole(high))}'}"
 
 
 def print_curve(to: Console, curve: Curve) -> None:
     """The table, the regimes, and what there is to say about them."""
     to.print(curve_table(curve, width=to.width))
+    if not curve.confirmed and curve.table.get_column("steps").count():
+        to.print("  at least: the fewest of a search, which is lucky; confirm: {seeds: 5} in the study measures what a")
+        to.print("  fresh training takes" + _behind(curve))
     regimes = curve.regimes
     for title, found in (
         ("perfect scaling until", regimes.perfect_scaling_until),
@@ -62,6 +78,15 @@ def print_curve(to: Console, curve: Curve) -> None:
     for note in dict.fromkeys((*curve.notes, *regimes.notes)):
         if not note.endswith((": see reason", ": see verdict")):  # said above, at the point itself
             to.print(f"  note: {printable(note)}")
+
+
+def _behind(curve: Curve) -> str:
+    """How many times more the runners-up took, over all batch sizes."""
+    both = curve.table.drop_nulls(["steps", "runners_up"])
+    if both.is_empty():
+        return ""
+    ratio = float((both["runners_up"] / both["steps"]).log().mean())  # type: ignore[arg-type]
+    return f": up to about {math.exp(ratio):.2g} times as many, if only the seed is between it and its runners-up"
 
 
 def print_answers(to: Console, answers: Answers) -> None:
@@ -96,9 +121,9 @@ def overview(curves: Mapping[str, Sequence[Curve]]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for run, curve in ((run, curve) for run, some in curves.items() for curve in some):
         found = curve.regimes
-        best = curve.table.drop_nulls("steps").sort("steps", "batch_size").head(1)
-        fewest = best.select("steps", "batch_size").row(0) if best.height else (None, None)
+        best = curve.table.drop_nulls(curve.quantity).sort(curve.quantity, "batch_size").head(1)
+        fewest = best.select(curve.quantity, "batch_size").row(0) if best.height else (None, None)
         ends = (found.perfect_scaling_until, found.critical_batch_size, found.maximum_useful_batch_size)
-        numbers = (*fewest, *(None if end.value is None else round(end.value) for end in ends))
+        numbers = (_whole(fewest[0]), fewest[1], *(None if end.value is None else round(end.value) for end in ends))
         table.add_row(*map(Text, (printable(run), printable(str(curve.goal)), *map(number, numbers))))
     return table

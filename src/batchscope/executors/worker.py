@@ -291,5 +291,5 @@ def _is_before(pack: Pack, step_ranges: tuple[StepRange, ...]) -> bool:
     return any(step_range.until == pack.step and step_range.members == members for step_range in step_ranges[:-1])
 
 
-def _name(of: SearchRound, group: int) -> str:
-    return f"{of.batch_size}-{of.revision}-{of.replicate}-{max(of.point, 0)}-{group}"
+def _name(search_round: SearchRound, group: int) -> str:
+    return f"{search_round.batch_size}-{search_round.revision}-{search_round.replicate}-{group}"

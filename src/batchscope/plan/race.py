@@ -45,19 +45,17 @@ class StepRange:
 
 @dataclass(frozen=True, order=True)
 class SearchRound:
-    """One race: the search at a batch size, a revision of it, or a point that is run again with new seeds.
+    """One race: the search at a batch size, a revision of it, or its best points again with new seeds.
 
     Attributes:
         batch_size: Of all its trials.
         revision: 0 for the original space; 1, 2, ... after it was widened.
         replicate: 0 for a search; 1, 2, ... for new seeds.
-        point: The index of the trial that is run again; -1 for a search.
     """
 
     batch_size: int
     revision: int = 0
     replicate: int = 0
-    point: int = -1
 
 
 @dataclass(frozen=True)
@@ -211,6 +209,11 @@ class Race:
     def winner(self, goal: Goal) -> int | None:
         """The fewest steps at which a trial has reached the goal so far."""
         return min((p.reached[goal] for p in self._progress.values() if goal in p.reached), default=None)
+
+    def reached(self, goal: Goal) -> list[tuple[int, Trial]]:
+        """The steps of every trial that has reached the goal so far, and the trial."""
+        found = ((index, p.reached[goal]) for index, p in self._progress.items() if goal in p.reached)
+        return [(steps, self._trials[index]) for index, steps in found]
 
     def leader(self, goal: Goal) -> tuple[int | None, float | None, Trial] | None:
         """The best trial so far: its steps to the goal if it has reached it, its best value, itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from batchscope.plan.confirmation import MARGIN, candidates, horizon
 from batchscope.plan.race import Race, SearchRound
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import further_trials, trials
@@ -13,9 +14,6 @@ from batchscope.spec.goal import Goal
 from batchscope.spec.space import Dimension, Range
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
-
-# A point that is run again may take so many times the steps that it took the first time.
-CONFIRM_HORIZON = 3.0
 
 Leader = tuple[int | None, float | None, Trial]
 
@@ -82,20 +80,27 @@ class BatchSize:
         return [self._race(SearchRound(self._batch_size, revision), source, count, known)]
 
     def _confirm(self) -> list[Race]:
-        """The best point of every goal again, once for each new seed."""
-        points: dict[int, tuple[Trial, int]] = {}
+        """The best few points of every goal again, side by side on each of the new seeds."""
+        confirm = self._study.search.confirm
+        searches = list(self.races.values())
+        chosen: dict[int, Trial] = {}
+        fewest: list[int] = []
         for goal in self._study.goals:
-            leader = self._leader(goal)
-            if leader is not None and leader[0] is not None:
-                trial = leader[2]
-                points[trial.index] = trial, max(leader[0], points.get(trial.index, (trial, 0))[1])
-        races = []
-        for trial, steps in points.values():
-            grid = Grid(self._grid.ratio, self._grid.first, self._grid.at_least(CONFIRM_HORIZON * steps))
-            for replicate in range(1, self._study.search.confirm.seeds + 1):
-                search_round = SearchRound(self._batch_size, trial.revision, replicate, trial.index)
-                races.append(self._race(search_round, iter([replace(trial, replicate=replicate)]), None, grid=grid))
-        return races
+            best = candidates([found for race in searches for found in race.reached(goal)], confirm.candidates)
+            chosen |= {trial.index: trial for _, trial in best}
+            fewest += [best[0][0]] if best else []
+        if not chosen:
+            return []
+        grid = horizon(self._grid, fewest)
+        return [
+            self._race(
+                SearchRound(self._batch_size, replicate=replicate),
+                (replace(chosen[index], replicate=replicate) for index in sorted(chosen)),
+                None,
+                grid=grid,
+            )
+            for replicate in range(1, confirm.seeds + 1)
+        ]
 
     def _leader(self, goal: Goal) -> Leader | None:
         leaders = [race.leader(goal) for search_round, race in self.races.items() if not search_round.replicate]
@@ -127,7 +132,7 @@ class BatchSize:
             grid=grid or self._grid,
             goals=study.goals,
             policy="race" if search_round.replicate else study.policy,
-            margin=study.margin,
+            margin=MARGIN if search_round.replicate else study.margin,
             known=known,
         )
 

@@ -24,7 +24,7 @@ class CurveAnswer:
 def answer(curve: Curve) -> CurveAnswer:
     """The answer for one goal, with every reservation that the analysis or the numbers themselves give."""
     table = figures.steps_to_result(curve)
-    reached = table.drop_nulls("steps")
+    reached = table.drop_nulls("shown")
     if reached.is_empty():
         trials = f"{number(int(table['feasible'].sum()))} feasible trials"
         sentence = f"No batch size has reached the goal: none of {trials} did."
@@ -80,7 +80,9 @@ def _regimes(curve: Curve) -> str:
 
 def _fewest(reached: pl.DataFrame) -> str:
     best = reached.sort("shown", "batch_size").row(0, named=True)
-    text = f"The fewest steps, {count(best['shown'])}, are at batch size {number(best['batch_size'])}"
+    tuned = best["tuned_seeds"] and best["shown"] == best["tuned"]
+    steps = f"{count(best['shown'])}" if tuned else f"at least {count(best['shown'])}"
+    text = f"The fewest steps, {steps}, are at batch size {number(best['batch_size'])}"
     first = reached.row(0, named=True)
     if best["batch_size"] == first["batch_size"]:
         return f"{text}."

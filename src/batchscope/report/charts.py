@@ -26,7 +26,7 @@ _ENDS = {
 def steps_to_result(curve: Curve, palette: Palette = LIGHT) -> go.Figure:
     """Steps to the goal against batch size, log-log, with interval, perfect scaling, law and regimes."""
     table, colour = figures.steps_to_result(curve), palette.series[0]
-    reached, confirmed = table.drop_nulls("steps"), table.drop_nulls("confirmed_steps")
+    reached = table.drop_nulls("shown")
     figure = go.Figure()
     if reached.is_empty():
         return _nowhere(figure, table, curve, palette)
@@ -36,35 +36,36 @@ def steps_to_result(curve: Curve, palette: Palette = LIGHT) -> go.Figure:
         sharpness = curve.regimes.law.law.sharpness
         label = "fitted law" if sharpness == 1 else f"fitted law, sharpness {number(sharpness, 2)}"
         add_line(figure, figures.law(curve), "steps", label, palette.series[1], "dot")
-    lone = _lone(table, add_band(figure, table, f"{100 * curve.level:.3g}% interval", palette.bands[0]), colour)
+    ends = table.select("batch_size", low="shown_low", high="shown_high")
+    lone = _lone(table, add_band(figure, ends, _interval_name(curve), palette.bands[0]), colour)
     figure.add_scatter(
         x=table["batch_size"].to_list(),
-        y=table["steps"].to_list(),
+        y=table["shown"].to_list(),
         error_y=lone,
         text=[hover.curve_point(row, curve.level) for row in table.iter_rows(named=True)],
         hovertemplate=EXACT,
         mode="lines+markers",
-        name="fewest steps of a search",
+        name="a fresh training" if curve.confirmed else "at least: fewest of a search",
         line={"color": colour, "width": 2.5},
         marker=marker(colour, ["circle-open" if valid is False else "circle" for valid in table["validated"]]),
     )
     if (reached["validated"] == False).any():  # noqa: E712
         open_marker = marker(colour, "circle-open")
         figure.add_scatter(x=[None], y=[None], mode="markers", name="not validated", marker=open_marker)
-    if confirmed.height:
-        steps, low, high = (confirmed[f"confirmed_{part}"].to_list() for part in ("steps", "low", "high"))
+    if curve.confirmed:
+        steps, low, high = (reached[part].to_list() for part in ("steps", "low", "high"))
         figure.add_scatter(
-            x=confirmed["batch_size"].to_list(),
+            x=reached["batch_size"].to_list(),
             y=steps,
             error_y=whiskers(steps, low, high, palette.series[2]),
-            text=[hover.confirmed_point(row, curve.level) for row in confirmed.iter_rows(named=True)],
+            text=[hover.fewest_point(row, curve.level) for row in reached.iter_rows(named=True)],
             hovertemplate=EXACT,
             mode="lines+markers",
-            name="its winner, new seeds",
-            line={"color": palette.series[2], "width": 2},
-            marker=marker(palette.series[2], "diamond", 8),
+            name="fewest of the search",
+            line={"color": palette.series[2], "width": 1.5, "dash": "dot"},
+            marker=marker(palette.series[2], "diamond", 7),
         )
-    counts = [count for column in ("steps", "shown", "low", "high") for count in table[column]]
+    counts = [count for column in ("steps", "shown", "shown_low", "shown_high") for count in table[column]]
     finish(
         figure,
         palette,
@@ -73,7 +74,7 @@ def steps_to_result(curve: Curve, palette: Palette = LIGHT) -> go.Figure:
         xaxis=batch_axis(table["batch_size"].to_list(), palette),
         yaxis=count_axis(f"steps to {chart_text(curve.goal)}", counts, palette),
     )
-    _missed(figure, table.filter(pl.col("steps").is_null()), curve, palette)
+    _missed(figure, table.filter(pl.col("shown").is_null()), curve, palette)
     _regimes(figure, curve, palette)
     return figure
 
@@ -144,10 +145,14 @@ def _nowhere(figure: go.Figure, table: pl.DataFrame, curve: Curve, palette: Pale
     return figure.update_layout(yaxis3={"range": [-1, 1]}, showlegend=True)
 
 
+def _interval_name(curve: Curve) -> str:
+    return f"{100 * curve.level:.3g}% of fresh trainings" if curve.confirmed else f"{100 * curve.level:.3g}% interval"
+
+
 def _lone(table: pl.DataFrame, alone: list[bool], colour: str) -> dict[str, Any] | None:
     places, low, high = (
         [value if single else None for value, single in zip(table[column], alone, strict=True)]
-        for column in ("steps", "low", "high")
+        for column in ("shown", "shown_low", "shown_high")
     )
     return whiskers(places, low, high, colour) if any(alone) else None
 

@@ -22,9 +22,11 @@ _COLUMNS = {
     "steps": pl.Int64,
     "low": pl.Float64,
     "high": pl.Float64,
-    "confirmed_steps": pl.Float64,
-    "confirmed_low": pl.Float64,
-    "confirmed_high": pl.Float64,
+    "tuned": pl.Float64,
+    "tuned_low": pl.Float64,
+    "tuned_high": pl.Float64,
+    "tuned_seeds": pl.Int64,
+    "runners_up": pl.Float64,
     "validated": pl.Boolean,
     "reason": pl.String,
     "verdict": pl.String,
@@ -34,9 +36,10 @@ _COLUMNS = {
 def steps_to_result(curve: Curve) -> pl.DataFrame:
     """The curve with what it is held against, one row per batch size (Sh19 figure 1).
 
-    Adds, as Float64: ``shown``, the confirmed steps where the curve is confirmed, else the steps; ``examples``,
-    shown times batch size; ``perfect_scaling``, the steps if this batch size needed no more examples than the one
-    that needed fewest; ``speedup``, how many times fewer steps than the smallest batch size that reached the goal.
+    Adds, as Float64: ``shown``, ``shown_low``, ``shown_high``, the tuned steps where the curve is confirmed, else the
+    fewest of the search, with their interval; ``examples``, shown times batch size; ``perfect_scaling``, the steps if
+    this batch size needed no more examples than the one that needed fewest; ``speedup``, how many times fewer steps
+    than the smallest batch size that reached the goal.
     Columns that the analysis did not give are null.
     """
     table = curve.table.sort("batch_size")
@@ -44,9 +47,11 @@ def steps_to_result(curve: Curve) -> pl.DataFrame:
         (pl.col(name) if name in table.columns else pl.lit(None)).cast(kind).alias(name)
         for name, kind in _COLUMNS.items()
     ]
-    shown, batch_size = pl.col("confirmed_steps" if curve.confirmed else "steps").cast(pl.Float64), pl.col("batch_size")
+    shown, batch_size = pl.col(curve.quantity).cast(pl.Float64), pl.col("batch_size")
+    low, high = ("tuned_low", "tuned_high") if curve.confirmed else ("low", "high")
     return (
         table.with_columns(columns)
+        .with_columns(pl.col(low).alias("shown_low"), pl.col(high).alias("shown_high"))
         .with_columns(shown.alias("shown"), (shown * batch_size).alias("examples"))
         .with_columns(
             (pl.col("examples").min() / batch_size).alias("perfect_scaling"),
@@ -57,7 +62,7 @@ def steps_to_result(curve: Curve) -> pl.DataFrame:
 
 def reached(curve: Curve) -> list[int]:
     """The batch sizes that reached the goal, ascending."""
-    return curve.table.drop_nulls("steps").get_column("batch_size").sort().to_list()
+    return curve.table.drop_nulls(curve.quantity).get_column("batch_size").sort().to_list()
 
 
 def law(curve: Curve, nodes: int = 65) -> pl.DataFrame:
@@ -139,7 +144,8 @@ def search_space(
         ``trial``, ``batch_size``, ``status``, ``revision``, ``steps``; the hyperparameters with their prefix,
         and the effective learning rate eta/(1 - gamma) where there is a learning rate and a momentum (Sh19
         section 2.2); ``outcome`` (``reached``, ``feasible``, ``infeasible``); ``goal_step``, the first evaluation
-        beyond the goal; ``ratio``, goal_step over the fewest of its batch size; ``best``; ``best_metric``,
+        beyond the goal; ``ratio``, goal_step over the fewest of its batch size; ``best``, the setting of the
+        curve; ``best_metric``,
         the best value of the goal's metric at any evaluation.
     """
     metric = pl.col(curve.goal.metric)
@@ -199,7 +205,7 @@ def best_points(space: pl.DataFrame) -> pl.DataFrame:
         pl.DataFrame(schema={"hyperparameter": pl.String, "batch_size": pl.Int64} | dict.fromkeys(numbers, pl.Float64))
     ]
     for name in ordered(space, numbers_only=True):
-        near = space.filter(pl.col("ratio") <= NEAR).group_by("batch_size")
+        near = space.filter((pl.col("ratio") <= NEAR) | pl.col("best")).group_by("batch_size")
         best = (
             space.filter("best")
             .select("batch_size", pl.col(name).cast(pl.Float64).alias("value"))

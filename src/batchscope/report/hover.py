@@ -17,22 +17,27 @@ def curve_point(row: Row, level: float) -> str:
     """One batch size of a curve, a row of ``figures.steps_to_result``."""
     head = f"batch size {number(row['batch_size'])}: "
     trials = f"{row['reached']} of {row['feasible']} feasible trials reached the goal"
-    if row["steps"] is None:
+    if row["shown"] is None:
         return f"{head}<b>goal not reached</b><br>{trials}{_reason(row)}"
-    lines = [f"{head}<b>{number(row['steps'])} steps</b>"]
-    if row["low"] is not None and row["high"] is not None:
-        lines.append(f"{100 * level:.3g}% interval {count(row['low'])} to {count(row['high'])}")
-    lines += [f"{number(row['steps'] * row['batch_size'])} examples", trials]
+    tuned = row["shown"] == row["tuned"] and row["tuned_seeds"]
+    lines = [f"{head}<b>{'' if tuned else 'at least '}{count(row['shown'])} steps</b>"]
+    if row["shown_low"] is not None and row["shown_high"] is not None:
+        of = "of a fresh training" if tuned else "of the expected fewest"
+        bounds = f"{count(row['shown_low'])} to {count(row['shown_high'])}"
+        lines.append(f"{100 * level:.3g}% interval {of} {bounds}")
+    if tuned:
+        lines.append(f"{row['tuned_seeds']} trainings with new seeds; the search had {number(row['steps'])}")
+    lines += [f"{count(row['examples'])} examples", trials]
     return "<br>".join(lines) + _reason(row)
 
 
-def confirmed_point(row: Row, level: float) -> str:
-    """The confirmation runs of one batch size."""
-    text = f"batch size {number(row['batch_size'])}, best point again: <b>{count(row['confirmed_steps'])} steps</b>"
-    if row["confirmed_low"] is None or row["confirmed_high"] is None:
+def fewest_point(row: Row, level: float) -> str:
+    """The search of one batch size, beside its tuned steps."""
+    text = f"batch size {number(row['batch_size'])}, the fastest of the search: <b>{count(row['steps'])} steps</b>"
+    if row["low"] is None or row["high"] is None:
         return text
-    bounds = f"{count(row['confirmed_low'])} to {count(row['confirmed_high'])}"
-    return f"{text}<br>median over new seeds, {100 * level:.3g}% interval {bounds}"
+    bounds = f"{count(row['low'])} to {count(row['high'])}"
+    return f"{text}<br>{100 * level:.3g}% interval of the expected fewest {bounds}"
 
 
 def goal_point(row: Row, goal: object) -> str:

@@ -204,12 +204,13 @@ def _costs(trials: pl.DataFrame) -> str:
 
 def _method() -> str:
     paragraphs = [
-        "Steps to result is the first step at which the metric was strictly beyond the goal, in the fastest of all "
-        "trials at that batch size, everything tuned anew there (Shallue and others 2019). What is estimated is the "
-        "expected fewest steps over as many trials as were feasible, drawn from the same search space, seed noise "
-        "included; the intervals are of that number.",
-        "The winner of a search is lucky. Where the study asks for confirmation, its point is run again with new "
-        "seeds, and both are shown.",
+        "Steps are the first step at which the metric was strictly beyond the goal, everything tuned anew at every "
+        "batch size. What is promised is one fresh training of the setting shown: the best few points of the search "
+        "were trained again with new seeds, the choice among them and the number come from different trainings, and "
+        "the interval holds one training.",
+        "The fewest steps of a search (Shallue and others 2019) are lower, for the fastest of many trials was lucky. "
+        "They are shown beside it, for comparison with papers, with the interval of the expected fewest steps over as "
+        "many trials as were feasible. Where nothing was trained again they are all there is, and a lower bound.",
         "Perfect scaling: doubling the batch size halves the steps. Diminishing returns: it brings less. Maximal "
         "data parallelism: it brings next to nothing. The critical batch size is where the two asymptotes of the "
         "fitted law meet; the law says nothing beyond the batch sizes that were measured, and is not drawn there. "

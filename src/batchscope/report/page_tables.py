@@ -22,20 +22,15 @@ def curve(curve: Curve, columns: list[str]) -> Table:
     """
     shown = figures.steps_to_result(curve)
     names = [column.removeprefix(PREFIX) for column in columns if column.removeprefix(PREFIX) in shown.columns]
-    confirmed = bool(shown["confirmed_steps"].count())
     checked = bool(shown["validated"].count())
     rows = []
     for row in shown.iter_rows(named=True):
         cells = [
             _number(row["batch_size"]),
-            Cell("not reached") if row["steps"] is None else _number(row["steps"]),
+            *_promised(curve, row),
+            *([_number(row["steps"])] if curve.confirmed else []),
             _interval(row["low"], row["high"], row["verdict"]),
         ]
-        if confirmed:
-            cells += [
-                Cell(count(row["confirmed_steps"]), row["confirmed_steps"]),
-                _interval(row["confirmed_low"], row["confirmed_high"]),
-            ]
         cells += [_checked(row)] if checked else []
         cells += [
             Cell("–" if row["speedup"] is None else f"{number(row['speedup'], 3)}×", row["speedup"]),
@@ -45,8 +40,8 @@ def curve(curve: Curve, columns: list[str]) -> Table:
         ]
         rows.append(cells)
     level = percent(curve.level)
-    heads = ["batch size", "steps", f"{level} interval"]
-    heads += ["confirmed steps", f"{level} interval, confirmed"] if confirmed else []
+    heads = ["batch size", "steps", *([f"{level} of fresh trainings", "fewest of the search"] * curve.confirmed)]
+    heads += [f"{level} interval of the expected fewest"]
     heads += ["validated"] if checked else []
     heads += ["speedup", "examples", "reached", "feasible", "trials", *map(name, names)]
     return Table(
@@ -54,6 +49,15 @@ def curve(curve: Curve, columns: list[str]) -> Table:
         heads,
         rows,
     )
+
+
+def _promised(curve: Curve, row: dict[str, Any]) -> list[Cell]:
+    """The steps of a fresh training with their interval; else the fewest of the search, which they are at least."""
+    if row["shown"] is None:
+        return [Cell("not reached")] + [Cell("–")] * curve.confirmed
+    if not curve.confirmed:
+        return [Cell(f"at least {number(row['steps'])}", row["steps"])]
+    return [Cell(count(row["shown"]), row["shown"]), _interval(row["shown_low"], row["shown_high"])]
 
 
 def costs(costs: pl.DataFrame) -> Table:

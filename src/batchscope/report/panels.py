@@ -63,9 +63,9 @@ def _best(index: int, curve: Curve, space: pl.DataFrame) -> str:
         for position, column in enumerate(points["hyperparameter"].unique(maintain_order=True), 1)
     ]
     text = (
-        "The point of the search that reached the goal in the fewest steps, at every batch size. Whiskers span the "
-        "trials that needed at most 10% more. Dashed: in proportion to the batch size; dotted: to its square root; "
-        "both from the smallest batch size."
+        f"The setting {'that new seeds chose' if curve.confirmed else 'of the fewest steps'}, at every batch size. "
+        "Whiskers span it and the trials of the search within 10% of the fewest steps. Dashed: in proportion to the "
+        "batch size; dotted: to its square root; both from the smallest batch size."
     )
     if figures.EFFECTIVE in space.columns:
         text += (

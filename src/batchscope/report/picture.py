@@ -40,7 +40,7 @@ def steps_to_result(curves: Sequence[Curve], *, title: str = "") -> str:
     counts = [
         float(count)
         for table in tables
-        for column in ("shown", "low", "high")
+        for column in ("shown", "shown_low", "shown_high")
         for count in table[column].drop_nulls()
         if count > 0
     ]
@@ -96,7 +96,7 @@ def _points(table: pl.DataFrame, column: str, x: Place, y: Place) -> list[tuple[
 def _curve(table: pl.DataFrame, index: int, x: Place, y: Place) -> list[str]:
     colour = f"var(--series-{index % len(LIGHT.series) + 1})"
     parts = []
-    rows = table.select("batch_size", "low", "high").rows()
+    rows = table.select("batch_size", "shown_low", "shown_high").rows()
     for known, group in groupby(rows, key=lambda row: None not in row):
         run = list(group)
         if known:

@@ -159,7 +159,7 @@ class Run:
         point = curve.table.filter(pl.col("batch_size") == batch_size, pl.col("steps").is_not_null())
         if point.is_empty():
             raise AnalysisError(f"no trial of batch size {batch_size} reached {curve.goal}: there are no such weights")
-        key = weights_name(batch_size, point.item(0, "trial"), point.item(0, "steps"))
+        key = weights_name(batch_size, point.item(0, "winner"), point.item(0, "steps"))
         found, fault = self._store.weights(key)
         if found is None:
             raise AnalysisError(f"{fault}: run the study in a new folder with `keep: best` to keep weights")

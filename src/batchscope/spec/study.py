@@ -55,9 +55,10 @@ class Widen(Frozen):
 
 
 class Confirm(Frozen):
-    """Runs of the best point of each batch size with new seeds."""
+    """The best few points of each batch size trained again with new seeds: 0 seeds for none."""
 
-    seeds: Annotated[int, Field(ge=0, le=1000)] = 0
+    seeds: Annotated[int, Field(ge=0, le=1000)] = 5
+    candidates: Annotated[int, Field(ge=1, le=1000)] = 4
 
 
 class Search(Frozen):
