@@ -188,3 +188,17 @@ def test_the_context_changes_with_what_changes_numbers_and_with_nothing_else() -
     for change in ("algorithm.optimizer=momentum", "engine.dtype=float64", "evaluation.ratio=1.1"):
         assert Study.from_text(GOOD, [change]).context("f") != context
     assert study.context("g") != context
+
+
+def test_a_study_made_in_python_explains_itself_as_a_file_does() -> None:
+    document = Study.from_text(GOOD).model_dump()
+    assert Study(**document) == Study.from_text(GOOD)
+    wrong = {**document, "budget": {"epoch": 5}, "policy": "sprint", "sed": 1}
+    with pytest.raises(StudyError) as made:
+        Study(**wrong)
+    with pytest.raises(StudyError) as read:
+        Study.from_mapping(wrong)
+    assert str(made.value) == str(read.value) and str(made.value).startswith("the study has 3 faults:")
+    assert "budget.epoch: unknown key; did you mean epochs?" in str(made.value)
+    with pytest.raises(StudyError, match="^my.yaml has 3 faults:"):
+        Study.from_mapping(wrong, "my.yaml")

@@ -46,10 +46,16 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Run a study; on a folder that holds a part of it, run what is missing. Ctrl-C is safe."""
-    if workers != 0 and not dry_run:
-        starting.begin()  # before torch, which takes this process as long
     resolved = Study.from_yaml(study, overrides or ())
     folder = output or Path("runs") / study.stem
+    begun = not dry_run and replay_choices is None and (folder / "study.yaml").exists()
+    if begun and (done := runs.finished_run(resolved, folder, device)):
+        say(f"nothing is left to run in {folder}", stderr=True)
+        done.write_report()
+        _show(done)
+        return
+    if workers != 0 and not dry_run:
+        starting.begin()  # before torch, which takes this process as long
     if dry_run:
         from batchscope.runs.estimate import estimate  # here, because asking for help needs no torch
 
@@ -81,6 +87,10 @@ def run(
     except runs.Interrupted:
         say(f"stopped; what is finished is in {folder}. Go on with: {again}", stderr=True)
         raise typer.Exit(INTERRUPTED) from None
+    _show(result)
+
+
+def _show(result: runs.Run) -> None:
     from batchscope.cli.show_answers import print_answers  # here, because workers begin before polars is read
 
     for answers in result.answers():
@@ -89,4 +99,4 @@ def run(
     print_notes(result.notes)
     if result.weights_line:
         say(f"weights: {result.weights_line}")
-    say(f"report: {folder / 'report.html'}")
+    say(f"report: {result.folder / 'report.html'}")

@@ -12,6 +12,7 @@ from batchscope.lazy import exports
 if TYPE_CHECKING:
     from batchscope.runs.driver import Interrupted as Interrupted
     from batchscope.runs.estimate import Estimate as Estimate
+    from batchscope.runs.finished import finished_run as finished_run
     from batchscope.runs.progress import BatchSizeProgress as BatchSizeProgress
     from batchscope.runs.progress import Progress as Progress
     from batchscope.runs.run_folder import Run as Run
@@ -26,6 +27,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
         {
             "driver": ("Interrupted",),
             "estimate": ("Estimate",),
+            "finished": ("finished_run",),
             "progress": ("BatchSizeProgress", "Progress"),
             "run_folder": ("Run", "open_run"),
             "several": ("ask_each", "comparison", "holds_several"),

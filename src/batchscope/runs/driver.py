@@ -34,6 +34,7 @@ from batchscope.plan.search_rounds import BatchSize
 from batchscope.runs import notes
 from batchscope.runs.changed import refusal
 from batchscope.runs.demand import demand
+from batchscope.runs.finished import note
 from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
 from batchscope.runs.program_choices import Recorded, check_pins, failed, joined, pinned, replayed, written
 from batchscope.runs.progress import BatchSizeProgress, Progress
@@ -132,6 +133,8 @@ class Driver:
                 if executor is not None:
                     executor.close()
             self._commit()
+            if self._given is None:
+                self._note({"finished": note(self._study, self._store)})
 
     def _open(self) -> Store:
         """The run folder: a new one, or one that holds a run of this study.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchscope import workloads
 from batchscope.machine.sizes import parse_size
-from batchscope.runs.driver import Driver
-from batchscope.runs.progress import Progress
+from batchscope.runs.finished import finished_run
 from batchscope.runs.run_folder import Run
 from batchscope.spec.study import Study
-from batchscope.spec.workload import Workload
+
+if TYPE_CHECKING:
+    from batchscope.runs.progress import Progress
+    from batchscope.spec.workload import Workload
 
 
 def run(
@@ -47,6 +50,11 @@ def run(
     with everything that was finished written: run again to go on.
     """
     folder = Path(folder)
+    if workload is None and replay_choices is None and (done := finished_run(study, folder, device)):
+        done.write_report()
+        return done
+    from batchscope.runs.driver import Driver  # here, because a run that is finished needs no torch
+
     with workloads.explained(study.workload):
         driver = Driver(
             study,

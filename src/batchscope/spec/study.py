@@ -202,6 +202,17 @@ class Study(Frozen):
     engine: Engine = Engine()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
+    if not TYPE_CHECKING:  # which knows the keys, and their types, from the fields
+
+        def __init__(self, **document: Any) -> None:
+            """Check keys and values as those of a study file; every fault is told at once, in a ``StudyError``."""
+            try:
+                super().__init__(**document)
+            except ValidationError as error:
+                raise StudyError(explain(error, type(self), "the study")) from None
+
+        __init__.__pydantic_base_init__ = True  # a mapping is checked without it: its faults name their source
+
     @model_validator(mode="before")
     @classmethod
     def _rate_in_words(cls, document: Any) -> Any:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from batchscope.workloads.blank import template as template
     from batchscope.workloads.catalogue import Listed as Listed
     from batchscope.workloads.catalogue import check_name as check_name
-    from batchscope.workloads.catalogue import is_file as is_file
     from batchscope.workloads.catalogue import load as load
     from batchscope.workloads.catalogue import names as names
     from batchscope.workloads.registry import WORKLOADS as WORKLOADS
+    from batchscope.workloads.source import is_file as is_file
     from batchscope.workloads.user_code import explained as explained
     from batchscope.workloads.user_code import in_words as in_words
     from batchscope.workloads.user_code import place_of as place_of
@@ -23,8 +23,9 @@ else:  # a type checker is not told of __getattr__: it would believe every name
         __name__,
         {
             "blank": ("template",),
-            "catalogue": ("Listed", "check_name", "is_file", "load", "names"),
+            "catalogue": ("Listed", "check_name", "load", "names"),
             "registry": ("WORKLOADS",),
+            "source": ("is_file",),
             "user_code": ("explained", "in_words", "place_of"),
             "user_file": ("load_file",),
         },

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from batchscope.spec.workload import Workload
 from batchscope.workloads.registry import WORKLOADS, find
+from batchscope.workloads.source import is_file
 from batchscope.workloads.user_file import load_file
 
 
@@ -37,11 +38,6 @@ def check_name(name: str) -> None:
     """Refuse what is neither a built-in name nor a file's function, before anything is loaded."""
     if not is_file(name):
         find(name)
-
-
-def is_file(name: str) -> bool:
-    """Whether a name means a user's file, not a built-in workload."""
-    return ".py:" in name or name.endswith(".py")
 
 
 def names() -> list[Listed]:
