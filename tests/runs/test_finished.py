@@ -39,8 +39,9 @@ sys.exit(f"it loads {heavy}" if heavy else status)
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a finished run."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A folder with a finished run, whose answer is captured."""
+    assert capsys.readouterr().out == ""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(FILE)
     Path("study.yaml").write_text(STUDY)
