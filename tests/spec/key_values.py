@@ -242,9 +242,10 @@ ROWS: tuple[Row, ...] = (
     row("evaluation.first", 3),
     row("evaluation.sequential", "true"),
     row("evaluation.sequential", "false"),
+    row("engine.program", "channels_last", "workload=tests/spec/key_workloads.py:convolution"),
     *(
         row("engine.program", name)
-        for name in ("auto", "loop", "channels_last", "traced", "compiled_loop", "vmap", "compiled", "captured")
+        for name in ("auto", "loop", "traced", "compiled_loop", "vmap", "compiled", "captured")
     ),
     row("engine.pack_size", "auto"),
     row("engine.pack_size", 1),

@@ -41,3 +41,13 @@ class Decayed(torch.optim.Optimizer):
                 if group["seen"] % 2:
                     parameter.mul_(1 - group["lr"] * group["strength"])
                 parameter.add_(average, alpha=-group["lr"])
+
+
+def convolution() -> bs.Workload:
+    """The digits with a convolution, which has channels to lay out last."""
+    net = nn.Sequential
+    return replace(
+        workloads.load("digits/softmax"),
+        model=lambda: net(nn.Unflatten(1, (1, 8)), nn.Conv2d(1, 4, 3, stride=2), nn.Flatten(), nn.Linear(36, 10)),
+        version="1",
+    )
