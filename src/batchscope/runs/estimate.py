@@ -41,6 +41,7 @@ from batchscope.tensors import leaves
 TIMED_SECONDS = 6.0
 # Steps of the loop that a choice takes at the least, and the examples that are timed to see how long those are.
 CHOOSING_STEPS = 6
+TIMED_EVALUATIONS = 2
 FIRST_EXAMPLES = 8
 
 
@@ -146,7 +147,7 @@ def estimate(
             for place, (batch_size, grid) in enumerate(grids.items()):
                 left = (ends - time.perf_counter()) / (len(grids) - place)
                 timer = _Timer(study, Training(loaded, batch_size), grid)
-                if left < CHOOSING_STEPS * batch_size * per_example:
+                if left < per_example * (CHOOSING_STEPS * batch_size + timer.evaluated):
                     rows.append(timer.reckoned(batch_size * per_example, per_example, rows[-1] if rows else None))
                     continue
                 most = layout.fit.pack_limits[batch_size]
@@ -179,7 +180,7 @@ def _seconds_per_example(loaded: Loaded) -> float:
             losses(loaded.workload, called(module, inputs), targets).mean().backward()  # type: ignore[no-untyped-call]
         except Exception:  # of the user's own code: it is told where a step is taken
             return 0.0
-        seconds = time.perf_counter() - started
+        seconds = min(seconds, time.perf_counter() - started)
     return seconds / FIRST_EXAMPLES
 
 
@@ -188,6 +189,12 @@ class _Timer:
 
     def __init__(self, study: Study, training: Training, grid: Grid) -> None:
         self._study, self._training, self._grid = study, training, grid
+
+    @property
+    def evaluated(self) -> int:
+        """Examples that a choice, and the timing after it, evaluate at the least: a part of every size, two again."""
+        sizes = [int(next(leaves(part.examples)).shape[0]) for part in parts(self._training)]
+        return sum(set(sizes)) + TIMED_EVALUATIONS * sizes[-1]
 
     def timed(self, recorded: ProgramChoice | None, trials: list[Trial], seconds: float) -> BatchSizeEstimate:
         """By measurement, of the recorded choice or of one that is made in about so many seconds."""
@@ -201,7 +208,7 @@ class _Timer:
         step = known or milliseconds_per_step(program, pack.trials, seconds / 10)
         part: Part = list(parts(self._training))[-1]
         evaluation = math.inf
-        for _ in range(2):
+        for _ in range(TIMED_EVALUATIONS):
             started = time.perf_counter()
             program.evaluate(pack.state, part.examples)
             evaluation = time.perf_counter() - started
