@@ -258,6 +258,15 @@ def test_the_snippet_of_a_users_optimizer_names_the_class(
     trained(code)
 
 
+def test_the_snippet_of_a_users_schedule_calls_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rates.py").write_text("def falling(step, total_steps):\n    return 1 - step / total_steps\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    study = bs.Study.from_text(STUDY + "algorithm: {learning_rate_schedule: 'rates.py:falling'}\n")
+    code = snippet(study, option(), GOAL, "pytorch", train_size=1000)
+    assert "from rates import falling\n" in code and "bs.schedules.Function(function=falling, total_steps=" in code
+    trained(code)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "expected"),
     [

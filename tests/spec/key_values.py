@@ -152,6 +152,7 @@ ROWS: tuple[Row, ...] = (
     ),
     *map(_schedule, LEARNING_RATE_SCHEDULES),
     row(_SCHEDULE, "'0.3, 0.05@1'"),
+    row(_SCHEDULE, "tests/spec/key_workloads.py:falling"),
     row(_SCHEDULE, "'0.3, 0.05@1'", "search.space={weight_decay: [0, 1e-3]}"),
     row(_SCHEDULE, "'cosine 0.3, decay_steps=1, warm_up=0.5'"),
     row(f"{_SCHEDULE}.unit", "steps", _COSINE),

@@ -51,3 +51,8 @@ def convolution() -> bs.Workload:
         model=lambda: net(nn.Unflatten(1, (1, 8)), nn.Conv2d(1, 4, 3, stride=2), nn.Flatten(), nn.Linear(36, 10)),
         version="1",
     )
+
+
+def falling(step: int, total_steps: int) -> float:
+    """From 1 to nearly 0."""
+    return 1 - step / total_steps

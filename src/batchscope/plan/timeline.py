@@ -21,6 +21,7 @@ from batchscope.schedules import (
     SCALING_RULES,
     BatchSchedule,
     Constant,
+    Function,
     Ramp,
     Schedule,
     Stretched,
@@ -28,6 +29,7 @@ from batchscope.schedules import (
     scale_hyperparameters,
     with_first_epochs,
 )
+from batchscope.schedules.function import FileFunction
 from batchscope.spec.extras import Unit
 from batchscope.spec.space import Choice
 from batchscope.spec.study import Study
@@ -137,7 +139,11 @@ class Timeline:
         named = self.study.algorithm.learning_rate_schedule
         values: dict[str, Any] = {**named.parameters, **self._fixed(self.searched), **searched}
         mine = {name: value for name, value in values.items() if name in named.parameter_names}
-        schedule = LEARNING_RATE_SCHEDULES[named.name](**mine)
+        schedule: Schedule
+        if named.is_function:
+            schedule = Function(FileFunction(named.name), self.last)
+        else:
+            schedule = LEARNING_RATE_SCHEDULES[named.name](**mine)
         if not isinstance(schedule, Constant) and named.unit != "steps":
             schedule = Stretched(schedule, self._steps_in(named.unit))
         warm_up = self.study.algorithm.warm_up

@@ -24,7 +24,8 @@ def timelines_of(study: Study, workload: Workload) -> dict[int, Timeline]:
     """The clock at every batch size; whatever of the algorithm cannot be had there is refused here."""
     timelines = {size: Timeline(study, size, workload.train_size) for size in study.batch_sizes}
     for timeline in timelines.values():
-        timeline.factors(0, 1, {name: torch.ones(1) for name in timeline.searched})
+        for step in {0, timeline.last - 1}:
+            timeline.factors(step, step + 1, {name: torch.ones(1) for name in timeline.searched})
     return timelines
 
 

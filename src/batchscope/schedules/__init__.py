@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batchscope.schedules.compose import goyal_warm_up as goyal_warm_up
     from batchscope.schedules.compose import linear_warm_up as linear_warm_up
     from batchscope.schedules.first_epochs import with_first_epochs as with_first_epochs
+    from batchscope.schedules.function import Function as Function
     from batchscope.schedules.learning_rate import LEARNING_RATE_SCHEDULES as LEARNING_RATE_SCHEDULES
     from batchscope.schedules.learning_rate import Constant as Constant
     from batchscope.schedules.learning_rate import Cosine as Cosine
@@ -64,6 +65,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
                 "linear_warm_up",
             ),
             "first_epochs": ("with_first_epochs",),
+            "function": ("Function",),
             "learning_rate": (
                 "Constant",
                 "Cosine",

@@ -55,6 +55,11 @@ class Algorithm(Frozen):
     def _goes_together(self) -> Algorithm:
         if self.warm_up and self.warm_up.name == "golmant" and self.scaling_rule is None:
             raise ValueError("warm_up: golmant begins at the base rate of a scaling rule; give scaling_rule too")
+        if self.learning_rate_schedule.is_function and self.changes_batch_size:
+            raise ValueError(
+                "learning_rate_schedule: a function of steps does not say when the batch size should change; name a "
+                "schedule, or remove batch_schedule and first_epochs"
+            )
         if self.users_optimizer and self.scaling_rule is not None and self.scaling_rule.name == "adam_square_root":
             raise ValueError(
                 f"scaling_rule: adam_square_root carries beta1, beta2 and epsilon, and does not know those of "
@@ -91,7 +96,7 @@ class Algorithm(Frozen):
     @property
     def files(self) -> tuple[str, ...]:
         """What is named as ``path/to/file.py:name``."""
-        return tuple(filter(is_reference, (self.optimizer,)))
+        return tuple(filter(is_reference, (self.optimizer, self.learning_rate_schedule.name)))
 
     @property
     def changes_batch_size(self) -> bool:
@@ -102,7 +107,7 @@ class Algorithm(Frozen):
     def depends_on_budget(self) -> bool:
         """Whether the same trial would be trained differently under another budget."""
         units = [self.learning_rate_schedule.unit, self.warm_up.settled[1] if self.warm_up else "steps"]
-        return "budget" in units or self.changes_batch_size
+        return "budget" in units or self.changes_batch_size or self.learning_rate_schedule.is_function
 
     @property
     def searchable(self) -> set[str]:

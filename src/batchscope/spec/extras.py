@@ -13,6 +13,7 @@ from batchscope.schedules.table import LEARNING_RATE_PARAMETERS, SCALING_RULES
 from batchscope.schedules.table import ScalingRule as RuleName
 from batchscope.spec.rate_text import is_rate
 from batchscope.spec.space import Frozen
+from batchscope.user_file import is_reference
 
 Unit = Literal["steps", "epochs", "budget"]
 Size = Annotated[int, Field(ge=1, le=2**24)]
@@ -29,6 +30,10 @@ def known(name: Any, names: Iterable[str], what: str) -> str:
 
 
 def _schedule_name(raw: Any) -> str:
+    if isinstance(raw, str) and is_reference(raw):
+        if not raw.rpartition(":")[2].isidentifier():
+            raise ValueError(f"must be a schedule or path/to/file.py:function, got {raw!r}")
+        return raw
     if is_rate(raw):
         schedules.parse_learning_rate(raw)  # says what is wrong with it
     return known(raw, LEARNING_RATE_PARAMETERS, "schedule")
@@ -58,10 +63,17 @@ class NamedSchedule(Frozen):
     @property
     def parameter_names(self) -> Mapping[str, bool]:
         """Every parameter of the schedule, and whether it must be given."""
-        return LEARNING_RATE_PARAMETERS[self.name]
+        return {} if self.is_function else LEARNING_RATE_PARAMETERS[self.name]
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a function of the user's, (step, total_steps) -> factor."""
+        return is_reference(self.name)
 
     @model_validator(mode="after")
     def _parameters_known(self) -> NamedSchedule:
+        if self.is_function and self.unit != "steps":
+            raise ValueError(f"unit: {self.name} is a function of steps; remove unit")
         for name in self.parameters:
             known(name, self.parameter_names, f"parameter of the schedule {self.name}")
         return self

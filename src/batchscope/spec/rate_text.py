@@ -9,11 +9,14 @@ from typing import Any
 from batchscope import schedules
 from batchscope.errors import ScheduleError
 from batchscope.schedules.table import LEARNING_RATE_PARAMETERS
+from batchscope.user_file import is_reference
 
 
 def is_rate(raw: Any) -> bool:
     """Whether ``raw`` is a learning rate in words, such as ``"0.1, 0.02@60"``, not the name of a schedule."""
-    return isinstance(raw, str) and raw not in LEARNING_RATE_PARAMETERS and any(sign in raw for sign in "0123456789@,")
+    if not isinstance(raw, str) or is_reference(raw):
+        return False
+    return raw not in LEARNING_RATE_PARAMETERS and any(sign in raw for sign in "0123456789@,")
 
 
 def in_keys(document: Any) -> Any:
