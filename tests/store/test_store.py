@@ -352,3 +352,26 @@ def test_small_segments_are_merged_by_their_total_also_across_restarts(
     trials, evaluations = content(Store.open(folder))
     assert len(trials) == len(sizes) * 4 * TRIALS and len(evaluations) == len(trials) * len(RUNGS) * EVALUATIONS_A_RUNG
     assert set(trials["steps"]) == {RUNGS[-1]}
+
+
+def test_many_small_segments_are_read_in_one_scan_for_every_set_of_columns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create(folder) as store:
+        for size in range(8, 20):
+            rows, evaluations = unit(size, 0, 0)
+            metric = "validation/error" if size % 2 else "validation/loss"
+            store.commit(rows, evaluations.rename({"validation/error": metric}))
+    scans: list[object] = []
+    read = pl.read_parquet
+
+    def counted(source: object, **options: object) -> pl.DataFrame:
+        scans.extend([source] if isinstance(source, list) else [])
+        return read(source, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pl, "read_parquet", counted)
+    evaluations = content(Store.open(folder))[1]
+    assert len(scans) == 2
+    expected = pl.concat([unit(size, 0, 0)[1] for size in range(8, 20)]).sort("trial", "step")["validation/error"]
+    assert evaluations.select(pl.coalesce("validation/error", "validation/loss")).to_series().equals(expected)
+    assert (evaluations["validation/error"].is_null() == (evaluations["batch_size"] % 2 == 0)).all()

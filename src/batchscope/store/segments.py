@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import polars as pl
 
@@ -107,7 +107,7 @@ class Segments:
 
     def measurements(self, pairs: Iterable[Pair]) -> list[pl.LazyFrame]:
         """The measurements of these pairs, small ones in memory, large ones as scans. In ``read`` only."""
-        small: list[pl.DataFrame] = []
+        small: dict[tuple[str, ...], list[IO[bytes]]] = {}  # by columns: one scan of many costs far less than many
         large: list[pl.LazyFrame] = []
         for pair in pairs:
             name = f"{MEASUREMENTS}/{pair.measurements}"
@@ -118,8 +118,10 @@ class Segments:
             if not _has_checksum(pair.measurements, data):  # damaged since it was verified
                 self._verified.discard(pair.measurements)
                 raise FileNotFoundError(2, "damaged meanwhile", name)
-            small.append(pl.read_parquet(io.BytesIO(data)))
-        return [pl.concat(small, how="diagonal").lazy(), *large] if small else large
+            columns = tuple(pl.read_parquet_schema(io.BytesIO(data)))
+            small.setdefault(columns, []).append(io.BytesIO(data))
+        frames = [pl.read_parquet(files) for files in small.values()]
+        return [pl.concat(frames, how="diagonal").lazy(), *large] if frames else large
 
     def write(
         self, batch_size: int, trials: pl.DataFrame, measurements: pl.DataFrame, replaces: Iterable[Pair] = ()
