@@ -226,6 +226,7 @@ ROWS: tuple[Row, ...] = (
     row("search.widen.rounds", 1, _LOG),
     row("search.confirm.seeds", 1),
     row("search.confirm.seeds", 2),
+    row("search.confirm.candidates", 1, "search.confirm.seeds=2"),
     row("goals", "['validation/error < 0.5', 'validation/error < 0.4']"),
     row("goals", "['train/loss < 1.5']"),
     row("goals", "['validation/error < 1e-9']"),
