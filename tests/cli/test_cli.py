@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -53,7 +54,9 @@ def test_summary_and_analyze_are_the_same_document(finished: Path, capsys: pytes
     curve = document["goals"][0]["curve"]
     assert [row["batch_size"] for row in curve] == [16, 128]
     for row in curve:
-        assert row["low"] <= row["steps"] <= row["high"]
+        if row["tuned"] is not None:
+            assert row["tuned"]["low"] <= row["tuned"]["value"] <= (row["tuned"]["high"] or math.inf)
+        assert row["expected_fewest"]["low"] <= row["expected_fewest"]["value"] <= row["expected_fewest"]["high"]
         assert set(row["hyperparameters"]) == {"learning_rate", "momentum"}
         assert row["reached"] <= row["feasible"] <= row["trials"]
     assert set(document["goals"][0]["regimes"]) >= {

@@ -35,7 +35,7 @@ engine: {program: loop, pack_size: 2, threads: 1}
 
 
 # A probe hands a workload object to the process that it starts, through a pipe; nothing that is read from disk.
-PIPED = {"probing/updates.py", "probing/process.py"}
+PIPED = {"probing/updates.py", "probing/process.py", "engine/reading.py"}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))

@@ -154,7 +154,7 @@ def test_larger_momentum_comes_with_a_larger_batch() -> None:
         (["algorithm={warm_up: {}}"], "warm_up_length is missing"),
         (["algorithm.warm_up=golmant"], "give scaling_rule too"),
         (["algorithm.warm_up=gentle"], "must be linear, goyal or golmant"),
-        (["algorithm.scaling_rule={name: lrs, base_batch_size: 2}"], "did you mean linear?"),
+        (["algorithm.scaling_rule={name: liner, base_batch_size: 2}"], "did you mean linear?"),
         (["algorithm={batch_schedule: {momentum_to: 0.99}}"], "momentum_to needs it to be one value"),
         (
             [

@@ -63,7 +63,7 @@ def test_ids_depend_on_the_file_and_on_the_budget(file: Path) -> None:
     named = study(f"{KEY}={file}:falling")
     before = named.context("fingerprint")
     assert study(f"{KEY}={file}:falling", "budget.steps=61").context("fingerprint") != before
-    file.write_text(file.read_text() + "\n")
+    file.write_text(file.read_text() + "\n\ndef other():\n    return 1\n")
     assert named.context("fingerprint") != before
 
 

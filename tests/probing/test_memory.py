@@ -32,7 +32,9 @@ def test_what_allocators_say_is_known() -> None:
 
 def in_a_process(code: str) -> list[str]:
     """The words that code prints where no test before has left freed memory to take again."""
-    start = "import torch\nfrom batchscope.probes import memory\nMIB, CPU = 2**20, torch.device('cpu')\n"
+    start = (
+        "import torch\nfrom batchscope.probing import memory_bound as memory\nMIB, CPU = 2**20, torch.device('cpu')\n"
+    )
     done = subprocess.run([sys.executable, "-c", start + code], check=True, capture_output=True, text=True)
     return done.stdout.split()
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.interval import Interval
@@ -197,7 +197,7 @@ def _promise(
         return TunedSteps(trial, Interval(known, None, None, level), count, misses, none, none)
     # Steps are known no better than the evaluations lie apart.
     variance = max((own[0] + others[0]) / freedom, found.gap**2 / 12)
-    reach = float(student.ppf((1 + level) / 2, freedom) * np.sqrt(variance * (1 + 1 / count)))
+    reach = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance * (1 + 1 / count)))
     generator = numpy_generator("tuned steps", size)
     deviation = np.sqrt(variance * freedom / generator.chisquare(freedom, samples))
     median = value + deviation * generator.standard_normal(samples) / np.sqrt(count)

@@ -287,7 +287,11 @@ class Study(Frozen):
 
     def to_yaml(self) -> str:
         """The resolved study, every default written out; ``from_text`` gives the same study again."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+        document = self.model_dump(mode="json", exclude_none=True)
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        if any(character in text for character in "\x85\u2028\u2029"):  # line ends to YAML, which would fold them
+            text = yaml.safe_dump(document, sort_keys=False)
+        return text
 
     def context(self, workload_fingerprint: str) -> str:
         """What trial ids share: workload, algorithm, and whatever else changes the numbers of a trial."""
