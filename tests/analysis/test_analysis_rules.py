@@ -29,7 +29,7 @@ def study(exponent: float, *, momentum: float | None = None, rates: int = 40) ->
     return tuple(trials)
 
 
-@pytest.mark.parametrize(("exponent", "right"), [(0.0, "BLR"), (0.5, "SRSR"), (1.0, "LSR")])
+@pytest.mark.parametrize(("exponent", "right"), [(0.0, "constant"), (0.5, "square-root"), (1.0, "linear")])
 def test_the_right_rule_holds_and_the_others_break(exponent: float, right: str) -> None:
     found = rule_check(*tables(*study(exponent, rates=150)), GOAL)
     breaks = {row["rule"]: (row["holds_until"], row["breaks_at"]) for row in found.breaks.iter_rows(named=True)}
@@ -41,9 +41,9 @@ def test_the_right_rule_holds_and_the_others_break(exponent: float, right: str) 
 def test_with_momentum_the_effective_rate_is_scaled() -> None:
     found = rule_check(*tables(*study(1.0, momentum=0.9, rates=150)), GOAL)
     assert found.rate == "learning_rate / (1 - momentum)"
-    tuned = found.table.filter(rule="LSR").get_column("tuned").to_numpy()
+    tuned = found.table.filter(rule="linear").get_column("tuned").to_numpy()
     np.testing.assert_allclose(np.log2(tuned / (0.01 * np.array([1, 4, 16, 64, 256]))), 0, atol=0.3)
-    assert found.breaks.filter(rule="LSR").item(0, "holds_until") == 256
+    assert found.breaks.filter(rule="linear").item(0, "holds_until") == 256
 
 
 def test_with_too_few_trials_on_the_way_it_stays_open() -> None:

@@ -72,7 +72,7 @@ RULES = RuleCheck(
     within=1.5,
     table=pl.DataFrame(
         {
-            "rule": ["BLR", "BLR", "LSR", "LSR"],
+            "rule": ["constant", "constant", "linear", "linear"],
             "batch_size": [2, 8, 2, 8],
             "predicted": [0.1, 0.1, 0.1, 0.4],
             "tuned": [0.1, 0.5, 0.1, 0.5],
@@ -81,7 +81,7 @@ RULES = RuleCheck(
             "status": ["holds", "breaks", "holds", "open"],
         }
     ),
-    breaks=pl.DataFrame({"rule": ["BLR", "LSR"], "holds_until": [2, 2], "breaks_at": [8, None]}),
+    breaks=pl.DataFrame({"rule": ["constant", "linear"], "holds_until": [2, 2], "breaks_at": [8, None]}),
 )
 NORMALISED = NormalisedCurves(
     reference=2,
@@ -214,7 +214,7 @@ def test_rules_show_where_they_hold() -> None:
     figure = chart(RULES)
     shown = lines(figure)
     assert shown["tuned"] == ((2, 0.1), (8, 0.5))
-    assert shown["LSR"] == ((2, 0.1), (8, 0.4))
+    assert shown["linear"] == ((2, 0.1), (8, 0.4))
     assert [trace.marker.symbol for trace in figure.data[2:]] == [("circle", "x"), ("circle", "circle-open")]
     assert shown["within 1.5× the fewest steps"] == ((2, 0.05), (8, 0.3), (8, 0.6), (2, 0.2))
 

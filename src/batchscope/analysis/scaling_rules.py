@@ -11,7 +11,8 @@ from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
-EXPONENTS = {"BLR": 0.0, "SRSR": 0.5, "LSR": 1.0}
+# Golmant et al. call them BLR, SRSR and LSR.
+EXPONENTS = {"constant": 0.0, "square-root": 0.5, "linear": 1.0}
 _MOMENTUM = PREFIX + "momentum"
 _CHANCE = 0.1
 
@@ -53,9 +54,9 @@ def rule_check(
 ) -> RuleCheck:
     """Scale the winner's rate at ``base_batch_size`` (default: the smallest that reached the goal) by every rule.
 
-    BLR leaves the rate, SRSR scales it with the square root of the batch size, LSR in proportion. With ``within`` no
-    larger than the margin of the race, a raced run holds all that is needed. ``found`` is what became of the trials, if
-    that is known already.
+    Constant leaves the rate, square-root scales it with that of the batch size, linear in proportion. With ``within``
+    no larger than the margin of the race, a raced run holds all that is needed. ``found`` is what became of the
+    trials, if that is known already.
 
     Raises:
         AnalysisError: If the trials have no learning rate above 0, or none reached the goal at the base.
@@ -127,8 +128,8 @@ def words(result: RuleCheck) -> Words:
     ]
     return Words(
         "Learning-rate rules",
-        f"Each rule scales the rate tuned at batch size {result.base_batch_size:,} for {result.goal}: BLR "
-        "keeps it, SRSR scales it with the root of the batch size, LSR in proportion. Filled points hold, crosses "
-        "break, open ones cannot be told from these trials.",
+        f"Each rule scales the rate tuned at batch size {result.base_batch_size:,} for {result.goal}: "
+        "constant keeps it (BLR), square-root scales it with the root of the batch size (SRSR), linear in proportion "
+        "(LSR). Filled points hold, crosses break, open ones cannot be told from these trials.",
         "; ".join(ends),
     )
