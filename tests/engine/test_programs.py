@@ -385,6 +385,8 @@ def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken(monkeypatch: 
     assert "CUDA" in found.reasons["captured"]
     assert "convolution" in found.reasons["channels_last"] and "must pay" in found.reasons["compiled"]
     assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)).choice == ProgramChoice("vmap", 3)
+    hurried = choose(bench, trials_of(bench, 10), Engine(program="vmap"), seconds=0.0).choice
+    assert hurried == ProgramChoice("vmap", 8)  # no time to find the size is no reason to refuse what is pinned
 
 
 def test_a_tiny_study_is_not_timed_and_choosing_takes_a_tenth_of_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:

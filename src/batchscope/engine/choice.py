@@ -136,10 +136,10 @@ def choose(training: Training, trials: Sequence[Trial], engine: Engine, seconds:
         return Chosen(ProgramChoice(name, size, timings, reasons, reference.loop.habits.remark), program)
     timings = {}
     ((name, sizes),) = candidates.items()
-    if len(sizes) > 1:
-        _time_all(training, trials, candidates, watch, timings, reasons)
+    if len(sizes) > 1:  # to find the size; that there is no time for it, or that one fails, is no reason yet
+        _time_all(training, trials, candidates, watch, timings, {})
     size = _fastest(timings)[1] if timings else min(sizes, key=lambda size: abs(size - COMPILED_PACK))
-    fit = None if name in reasons else _fit(reference, name, size, reasons)
+    fit = _fit(reference, name, size, reasons)
     if fit is None:
         raise WorkloadError(
             f"engine.program: {name} cannot compute batch size {training.batch_size}: {reasons[name]}. Write "
