@@ -62,8 +62,8 @@ def plan_of(study: bs.Study, data_dir: Path | None) -> Found:
     from batchscope import workloads
     from batchscope.plan.sampling import first_trials
     from batchscope.runs.preflight import grids_of, timelines_of
+    from batchscope.spec.examples import as_tensors
     from batchscope.spec.space import Range
-    from batchscope.spec.workload import as_tensors
 
     workload = workloads.load(study.workload, data_dir)
     grids = grids_of(study, timelines_of(study, workload))

@@ -121,7 +121,8 @@ class Driver:
                 executor = self._executor()
                 self._work(executor)
             except KeyboardInterrupt:
-                self._commit()
+                with suppress(StoreError):  # in the middle of a write: the next driver computes that second again
+                    self._commit()
                 if executor is not None:
                     executor.stop()
                 raise Interrupted from None
