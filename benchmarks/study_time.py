@@ -234,7 +234,7 @@ def main() -> None:
         f"margin={options.margin}",
         f"budget.epochs={options.epochs_budget}",
     ]
-    study = bs.Study.from_yaml(EXAMPLE, overrides)
+    study = bs.Study.from_yaml(EXAMPLE, [*overrides, "search.confirm.seeds=0"])  # the peer confirms nothing
     plan = plan_of(study, options.data_dir)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     runs: dict[str, list[Found]] = {name: [] for name in ("ours", *peers)}
