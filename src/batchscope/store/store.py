@@ -206,12 +206,12 @@ class Store:
 
     @property
     def damage(self) -> tuple[Damage, ...]:
-        """The segments that could not be used at the last evaluation; a curve drawn without them may be wrong."""
+        """The segments that could not be used at the last reading; a curve drawn without them may be wrong."""
         return tuple(self._damage.values())
 
     @property
     def foreign(self) -> tuple[str, ...]:
-        """The segments of other runs that lay here at the last evaluation, one line each; they do not count."""
+        """The segments of other runs that lay here at the last reading, one line each; they do not count."""
         return tuple(self._foreign)
 
     @property
@@ -222,7 +222,7 @@ class Store:
 
     def trials(self) -> pl.DataFrame:
         """One row a trial as last committed, sorted by batch size, replicate, revision and index."""
-        return trials_of(log_of(self._segments.read(self._evaluation)))[0]
+        return trials_of(log_of(self._segments.read(self._used)))[0]
 
     def measurements(self, batch_size: int | None = None) -> pl.LazyFrame:
         """One row an evaluation of the committed units, each (trial, step) once."""
@@ -232,7 +232,7 @@ class Store:
         """Trials and measurements of one and the same moment, of one batch size or of all."""
 
         def read(snapshot: Snapshot) -> tuple[pl.DataFrame, pl.LazyFrame]:
-            pairs = [pair for pair in self._evaluation(snapshot) if batch_size in {None, pair.batch_size}]
+            pairs = [pair for pair in self._used(snapshot) if batch_size in {None, pair.batch_size}]
             trials, clean = trials_of(log_of(pairs))
             measured = evaluations_of(self._segments.measurements(pairs))
             return trials, measured if clean else valid_evaluations(measured, trials)
@@ -278,7 +278,7 @@ class Store:
         Segments that are large already are left alone, so a reader may go on scanning them.
         """
         self._must_drive()
-        sizes = {pair.batch_size for pair in self._segments.read(self._evaluation)}
+        sizes = {pair.batch_size for pair in self._segments.read(self._used)}
         for size in sorted(sizes) if batch_size is None else [batch_size]:
             self._merge(size, repair=False)
 
@@ -327,7 +327,7 @@ class Store:
             raise StoreError(f"an earlier write to {self.folder} failed: open it again to go on from what is there")
         self._lock.check()
 
-    def _evaluation(self, snapshot: Snapshot) -> tuple[Pair, ...]:
+    def _used(self, snapshot: Snapshot) -> tuple[Pair, ...]:
         known = {} if self._lock is None else self._damage  # a driver moves damaged files away: remember them
         self._damage = known | {damage.file: damage for damage in snapshot.damage}
         self._foreign = [
@@ -340,14 +340,14 @@ class Store:
     def _recover(self) -> None:
         """Bring the folder into the state in which every row is valid and nothing is left over."""
         snapshot = self._segments.read(lambda snapshot: snapshot)
-        pairs = self._evaluation(snapshot)
+        pairs = self._used(snapshot)
         self._segments.tidy(snapshot)
         self._states.tidy()
         self._files.tidy(STALE_SECONDS)
         for size in {pair.batch_size for pair in pairs}:
             if not resolve_log(log_of([pair for pair in pairs if pair.batch_size == size]))[1]:
                 self._merge(size, repair=True)
-        pairs = self._segments.read(self._evaluation)
+        pairs = self._segments.read(self._used)
         latest, _ = resolve_log(log_of(pairs))
         for trial, steps, *identity in latest.select("trial", "steps", *_IDENTITY).iter_rows():
             self._known[trial] = steps, tuple(identity)
@@ -369,7 +369,7 @@ class Store:
         """Replace the segments of a batch size by one; to ``repair``, all of them, keeping what is valid."""
 
         def gather(snapshot: Snapshot) -> tuple[list[Pair], pl.DataFrame, pl.DataFrame]:
-            pairs = [pair for pair in self._evaluation(snapshot) if pair.batch_size == batch_size]
+            pairs = [pair for pair in self._used(snapshot) if pair.batch_size == batch_size]
             if not repair:
                 pairs = [pair for pair in pairs if not self._segments.is_large(pair)]
             log, evaluations = log_of(pairs), evaluations_of(self._segments.measurements(pairs))
