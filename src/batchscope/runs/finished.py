@@ -30,8 +30,8 @@ def finished_run(study: Study, folder: str | Path, device: str = "auto") -> Run 
     and how many trials and evaluations there are. A change of the data or of what that file imports is not noticed.
     """
     folder = Path(folder)
-    if not (folder / "study.yaml").exists():
-        return None
+    if not (folder / "study.yaml").exists() or any(folder.glob("lock*")):
+        return None  # also a dead driver's lock, which the next one tidies
     try:
         store = Store.open(folder)
         found = store.provenance
@@ -39,7 +39,7 @@ def finished_run(study: Study, folder: str | Path, device: str = "auto") -> Run 
         if not isinstance(known, dict) or known.get("of") is None or device not in ("auto", found.get("device")):
             return None
         same = known["of"] == _key(study) and known == {"of": known["of"], **_counts(store)}
-        return Run(folder) if same and store.driver is None and not store.warnings else None
+        return Run(folder) if same and not store.warnings else None
     except BatchscopeError:
         return None  # a driver says what is wrong, or mends it
 
