@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "batchscope"
 LEVELS = {
     "errors": -1,  # which every room may raise
+    "amounts": 0,
     "hutchinson": 0,
     "interval": 0,
     "tensors": 0,

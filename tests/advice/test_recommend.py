@@ -182,7 +182,7 @@ def test_what_the_probe_did_not_measure_is_left_out_with_its_reason() -> None:
     }
     reasons = dict(zip(found.left_out.select("batch_size", "devices").rows(), found.left_out["reason"], strict=True))
     assert reasons[2, 4] == "4 devices cannot share 2 examples"
-    assert reasons[1024, 1] == "1024 examples on a device are outside what the probe measured, 4 to 64"
+    assert reasons[1024, 1] == "1,024 examples on a device are outside what the probe measured, 4 to 64"
     assert any("left out" in note for note in found.notes)
     more = recommend(curve(), probe([4, 16, 64]), devices=[1, 4], extrapolate=True)
     marked = more.options.filter(pl.col("extrapolated"))
@@ -305,7 +305,7 @@ def test_without_a_probe_time_and_money_are_refused(options: dict[str, object]) 
 def test_assumptions_say_what_was_taken() -> None:
     found = recommend(curve(), probe(world_size=4, device="cpu", threads=3), devices=[1, 2], bandwidth=25.0)
     text = " ".join(found.assumptions)
-    for expected in ("3 threads", "4 ranks", "25 GB/s", "2(N-1)/N x bytes / bandwidth", "4,000,000 bytes", "overlaps"):
+    for expected in ("3 threads", "4 ranks", "25 GB/s", "2(N-1)/N x bytes / bandwidth", "3.81 MiB", "overlaps"):
         assert expected in text
     assert "it takes no time" in " ".join(recommend(curve(), probe(), devices=[1, 2]).assumptions)
     assert "ring" not in " ".join(recommend(curve(), probe()).assumptions)

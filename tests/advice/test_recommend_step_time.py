@@ -9,7 +9,6 @@ import pytest
 
 from advice.exact_recommendations import EACH, FIXED, probe, seconds
 from batchscope.advice.step_time import Link, loading_share, shares, step_time
-from batchscope.analysis import amounts
 from batchscope.errors import AnalysisError
 from batchscope.spec.probe import Spread
 
@@ -72,7 +71,7 @@ def test_a_size_between_is_modelled_with_the_error_of_the_model_in_passes_that_w
 
 def test_beyond_the_measured_sizes_only_when_asked() -> None:
     for size in (3, 2048):
-        with pytest.raises(AnalysisError, match="outside what the probe measured, 4 to 1024"):
+        with pytest.raises(AnalysisError, match="outside what the probe measured, 4 to 1,024"):
             step_time(probe([4, 32, 1024]), size)
     found = step_time(probe([4, 32, 1024]), 2048, extrapolate=True)
     assert found.beyond and found.seconds == pytest.approx(seconds(2048))
@@ -108,23 +107,3 @@ def test_waiting_for_data_is_told() -> None:
     rows = (whole.batches[0], whole.batches[1].model_copy(update={"step_with_data": slow}))
     assert loading_share(whole) == 0
     assert loading_share(whole.model_copy(update={"batches": rows})) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("45s", 45), ("90m", 5400), ("90min", 5400), ("2h", 7200), ("1h 30m", 5400), ("1.5d", 129600), ("60", 60), (5, 5)],
-)
-def test_lengths_of_time(text: str | float, expected: float) -> None:
-    assert amounts.seconds(text) == expected
-
-
-@pytest.mark.parametrize("text", ["soon", "", "2 hours", "h", "-1h", "0", 0, -3, "nan", "inf", "1h2x"])
-def test_what_is_no_length_of_time(text: str | float) -> None:
-    with pytest.raises(AnalysisError, match="write 45s, 90m, 2h"):
-        amounts.seconds(text)
-
-
-def test_durations_in_words() -> None:
-    words = {0.0123: "12.3 ms", 12.34: "12.3 s", 200: "3 min 20 s", 7500: "2 h 5 min", 273_600: "3 d 4 h"}
-    assert [amounts.duration(value) for value in words] == list(words.values())
-    assert amounts.duration(None) == amounts.number(None) == "-"

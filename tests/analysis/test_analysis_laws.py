@@ -58,7 +58,7 @@ def test_three_points_cannot_speak_for_three_parameters() -> None:
 
 def test_nothing_is_extrapolated_without_saying_so() -> None:
     law = laws.fit(SIZES, steps(40.0)).law
-    with pytest.raises(AnalysisError, match="1 to 1024, got 2048.*extrapolate=True"):
+    with pytest.raises(AnalysisError, match="1 to 1,024, got 2,048.*extrapolate=True"):
         law.steps(2048)
     assert law.steps(2048, extrapolate=True) == pytest.approx(60 * (1 + 40 / 2048), rel=1e-3)
 

@@ -17,7 +17,6 @@ from batchscope.engine.training import Loaded
 from batchscope.errors import StudyError
 from batchscope.executors.worker import Worker
 from batchscope.machine.memory import available_bytes
-from batchscope.machine.sizes import parse_size
 from batchscope.plan.race import SearchRound, StepRange, Unit
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.demand import Demand, MiB, demand
@@ -37,20 +36,6 @@ NEED = Demand(
     loops=False,
 )
 PACKS = {8: [1, 4, 8, 16, 20], 512: [1, 4, 8, 16, 20]}
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("8GiB", 8 * 2**30), ("1.5 GB", 1_500_000_000), ("500mb", 500_000_000), ("2MiB", 2 * MiB), ("4096", 4096), (7, 7)],
-)
-def test_sizes_are_read(text: str | int, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "8 parsecs", "-1GiB", "0", "GiB", "1e9", "0.1"])
-def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(StudyError, match="write 8GiB"):
-        parse_size(text)
 
 
 def test_a_limit_takes_workers_first_then_states_to_disk_then_packs() -> None:

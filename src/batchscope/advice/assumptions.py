@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from batchscope.advice.options import Option
 from batchscope.advice.step_time import Link, loading_share, shares
+from batchscope.amounts import memory, percent
 from batchscope.analysis.steps import Curve
 from batchscope.spec.probe import Probe
 
@@ -54,14 +55,14 @@ def of_hardware(
     if probe.time_model and any(option.device_batch_size not in measured for option in options):
         found.append(
             "Where a device's share of the batch was not measured itself, the time is that of the probe's model, whose "
-            f"largest error at a measured size was {probe.time_model.error:.1%}."
+            f"largest error at a measured size was {percent(probe.time_model.error)}."
         )
     if max(devices) > 1:
         found.append(_communication(probe, link))
     loading = loading_share(probe)
     found.append(
         "Data is on the device when a step begins; evaluation, checkpoints and starting up are not counted."
-        + (f" Where the device waits for its data, a step took up to {loading:.0%} longer." if loading > 0.02 else "")
+        + (f" Where the device waits for data, a step took up to {percent(loading)} longer." if loading > 0.02 else "")
     )
     money = "in device-hours, for there is no price" if price is None else f"{price:g} for a device-hour"
     energy = "" if power is None else f"; energy is {power:g} W for each device throughout"
@@ -75,11 +76,10 @@ def of_hardware(
 
 
 def _communication(probe: Probe, link: Link) -> str:
-    size = f"{probe.gradient_bytes:,} bytes"
     text = (
         "N devices train synchronously, each with B/N examples, rounded up. A ring all-reduce of "
-        f"{size} of gradients takes 2(N-1)/N x bytes / bandwidth + 2(N-1) x latency, and nothing of it "
-        "overlaps with computing"
+        f"{memory(probe.gradient_bytes)} of gradients takes 2(N-1)/N x bytes / bandwidth + 2(N-1) x latency, and "
+        "nothing of it overlaps with computing"
     )
     if link.bandwidth is None and not link.latency:
         return f"{text}; neither --bandwidth nor --latency was given, so here it takes no time."

@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batchscope.advice.step_time import Link, StepTime, step_time
+from batchscope.amounts import number
 from batchscope.analysis.points import Point, Value
 from batchscope.errors import AnalysisError
 from batchscope.interval import Interval
@@ -73,7 +74,7 @@ class Option:
     def place(self) -> str:
         """``batch size 256 on 4 devices``."""
         on = "" if self.step_seconds is None else f" on {self.devices} device{'s' if self.devices > 1 else ''}"
-        return f"batch size {self.batch_size:,}{on}"
+        return f"batch size {number(self.batch_size)}{on}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ def on_devices(
             rate = count * device_second
             remarks = point.remarks
             if step.beyond:
-                remarks += (f"extrapolated: {share:,} examples on a device are outside what the probe measured",)
+                remarks += (f"extrapolated: {number(share)} examples on a device are outside what the probe measured",)
             option = Option(
                 batch_size=point.batch_size,
                 devices=count,

@@ -21,7 +21,7 @@ from batchscope.advice.verdicts import (
     within_budget,
     within_deadline,
 )
-from batchscope.analysis import amounts
+from batchscope.amounts import count, counted, duration, number, parse_seconds
 from batchscope.analysis.points import points
 from batchscope.analysis.steps import Curve
 from batchscope.errors import AnalysisError
@@ -91,7 +91,7 @@ class Recommendation:
 
     def shown_time(self, value: float | None) -> str:
         """A time in words."""
-        return f"{amounts.number(value)} steps" if self.idealised else amounts.duration(value)
+        return f"{count(value)} steps" if self.idealised else duration(value)
 
 
 def recommend(
@@ -132,7 +132,7 @@ def recommend(
             that is not there, or what is asked for was not measured and ``extrapolate`` is not set.
     """
     counts = _checked(devices, price, power, budget)
-    limit = None if deadline is None else amounts.seconds(deadline)
+    limit = None if deadline is None else parse_seconds(deadline)
     link = Link(bandwidth, latency)
     found = points(curve, batch_sizes, extrapolate=extrapolate)
     if probe is None:
@@ -242,14 +242,14 @@ def _require_some(options: Options, probe: Probe) -> None:
 def _notes(options: Options) -> list[str]:
     notes = []
     if sizes := sorted({option.batch_size for option in options.all if option.extrapolated}):
-        listed = ", ".join(f"{size:,}" for size in sizes)
+        listed = ", ".join(number(size) for size in sizes)
         notes.append(f"options at batch size {listed} are extrapolated, at least in part: see their remarks")
     if options.left_out:
         pairs = len(options.left_out)
         example = options.left_out[0]
         notes.append(
             f"{pairs} of {pairs + len(options.all)} combinations of batch size and devices are left out, such as "
-            f"batch size {example[0]:,} on {example[1]}: {example[2]}"
+            f"batch size {number(example[0])} on {counted(example[1], 'device')}: {example[2]}"
         )
     if not any(option.hyperparameters for option in options.all):
         notes.append("the run has no hyperparameters: tune them at the batch size that you choose")

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from batchscope.advice.options import Option
-from batchscope.analysis import amounts
+from batchscope.amounts import bounds, count, number
 from batchscope.errors import AnalysisError
 from batchscope.optim.table import TABLE, arguments, own_arguments
 from batchscope.plan.timeline import Timeline
@@ -49,18 +49,15 @@ def snippet(study: Study | None, option: Option, goal: Goal, kind: str, *, train
 def _setting(option: Option) -> str:
     text = option.place
     if option.step_seconds is not None:
-        text += f", {option.device_batch_size:,} examples on each"
+        text += f", {number(option.device_batch_size)} examples on each"
     if option.accumulation_steps is not None and option.micro_batch_size is not None:
-        text += f" in {option.accumulation_steps} x {option.micro_batch_size:,}"
+        text += f" in {option.accumulation_steps} x {number(option.micro_batch_size)}"
     return text
 
 
 def _expected(option: Option, goal: Goal) -> str:
     steps = option.steps
-    return (
-        f"{goal} expected after {amounts.number(steps.value)} updates "
-        f"({amounts.number(steps.low)} to {amounts.number(steps.high)})"
-    )
+    return f"{goal} expected after {count(steps.value)} updates ({bounds(steps.low, steps.high, count)})"
 
 
 def _yaml(study: Study, option: Option, goal: Goal) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batchscope.amounts import bounds, number
 from batchscope.errors import AnalysisError
 from batchscope.spec.probe import Probe, ProbedBatch, Spread
 
@@ -95,7 +96,7 @@ def step_time(probe: Probe, examples: int, *, extrapolate: bool = False) -> Step
     if beyond and not extrapolate:
         smallest, largest = (size / probe.world_size for size in (model.smallest, model.largest))
         raise AnalysisError(
-            f"{examples} examples on a device are outside what the probe measured, {smallest:g} to {largest:g}"
+            f"{number(examples)} examples on a device are outside what the probe measured, {bounds(smallest, largest)}"
         )
     # A pass holds at most what was really run in one; how many passes an update needs follows from that.
     largest = max(row.micro_batch_size or 1 for row in known)

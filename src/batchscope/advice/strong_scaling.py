@@ -6,6 +6,7 @@ import polars as pl
 
 from batchscope.advice.options import Option, Options
 from batchscope.advice.verdicts import NEAR
+from batchscope.amounts import number, percent
 
 _KINDS: dict[str, type[pl.DataType]] = {
     "devices": pl.Int64,
@@ -47,13 +48,14 @@ def sentence(lines: pl.DataFrame) -> str:
     stop = useful_devices(lines)
     if stop is None:
         return (
-            f"More devices help up to {last['devices']}, the most asked for: {last['speedup']:.3g} times faster, at "
-            f"{last['efficiency']:.0%} efficiency. Where they stop helping was not seen."
+            f"More devices help up to {last['devices']}, the most asked for: {number(last['speedup'], 3)} times as "
+            f"fast, at {percent(last['efficiency'])} efficiency. Where they stop helping was not seen."
         )
     if stop == lines.item(0, "devices"):
         return f"More devices than {stop} save at most a tenth of the time."
     row = lines.filter(pl.col("devices") == stop).row(0, named=True)
     return (
-        f"Beyond {stop} devices more save at most a tenth of the time; with {stop} it is {row['speedup']:.3g} times as "
-        f"fast as with {lines.item(0, 'devices')}, at {row['efficiency']:.0%} efficiency."
+        f"Beyond {stop} devices more save at most a tenth of the time; with {stop} it is "
+        f"{number(row['speedup'], 3)} times as fast as with {lines.item(0, 'devices')}, at "
+        f"{percent(row['efficiency'])} efficiency."
     )

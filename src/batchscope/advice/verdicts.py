@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchscope.advice.options import Option, Options
-from batchscope.analysis import amounts
+from batchscope.amounts import count, duration, number, percent
 
 NEAR = 1.1  # the factor that still counts as the best
 Array = NDArray[np.float64]
@@ -46,16 +46,20 @@ def fastest(options: Options, idealised: bool) -> Option:
     """The least time; among equals the cheapest."""
     index = _least(options, _by_time)
     option, chance = options.all[index], _chance(options.log_times)[index]
-    time = f"{amounts.number(option.time.value)} steps" if idealised else amounts.duration(option.time.value)
-    return replace(option, why=f"no option is faster than {time}; it is the fastest in {chance:.0%} of the samples")
+    time = f"{count(option.time.value)} steps" if idealised else duration(option.time.value)
+    return replace(
+        option, why=f"no option is faster than {time}; it is the fastest in {percent(chance)} of the samples"
+    )
 
 
 def cheapest(options: Options, unit: str) -> Option:
     """The least cost; among equals the fastest."""
     index = _least(options, _by_cost)
     option, chance = options.all[index], _chance(options.log_times + np.log(options.rates))[index]
-    cost = f"{amounts.number(option.cost.value)}{'' if unit == 'money' else f' {unit}'}"
-    return replace(option, why=f"no option costs less than {cost}; it is the cheapest in {chance:.0%} of the samples")
+    cost = f"{number(option.cost.value)}{'' if unit == 'money' else f' {unit}'}"
+    return replace(
+        option, why=f"no option costs less than {cost}; it is the cheapest in {percent(chance)} of the samples"
+    )
 
 
 def balanced(options: Options) -> Option:
@@ -67,9 +71,8 @@ def balanced(options: Options) -> Option:
     if option == reference:
         return replace(option, why="the cheapest option is also the fastest of those within 10% of its cost")
     time, cost = _ratio(option.time.value, reference.time.value), _ratio(option.cost.value, reference.cost.value)
-    why = (
-        f"the fastest within 10% of the least cost: {1 - time:.0%} less time than the cheapest for {cost - 1:.1%} more"
-    )
+    saved, more = percent(1 - time), percent(cost - 1)
+    why = f"the fastest within 10% of the least cost: {saved} less time than the cheapest for {more} more"
     return replace(option, why=why)
 
 
@@ -77,14 +80,14 @@ def within_deadline(options: Options, limit: float) -> Verdict:
     """The cheapest option whose time is within ``limit`` seconds, else the fastest of all."""
     met = [(option.time.value or 0.0) <= limit for option in options.all]
     index = _least(options, _by_cost, met) if any(met) else _least(options, _by_time)
-    found, shown = options.all[index].time.value, amounts.duration(limit)
+    found, shown = options.all[index].time.value, duration(limit)
     return _verdict(
         options,
         index,
         limit,
         options.log_times,
         met=f"the cheapest that takes at most {shown}" if any(met) else "",
-        missed=f"none takes at most {shown}; the nearest takes {amounts.duration(found)}",
+        missed=f"none takes at most {shown}; the nearest takes {duration(found)}",
     )
 
 
@@ -92,21 +95,21 @@ def within_budget(options: Options, limit: float) -> Verdict:
     """The fastest option whose cost is within ``limit``, else the cheapest of all."""
     met = [(option.cost.value or 0.0) <= limit for option in options.all]
     index = _least(options, _by_time, met) if any(met) else _least(options, _by_cost)
-    found, shown = options.all[index].cost.value, amounts.number(limit)
+    found, shown = options.all[index].cost.value, number(limit)
     return _verdict(
         options,
         index,
         limit,
         options.log_times + np.log(options.rates),
         met=f"the fastest that costs at most {shown}" if any(met) else "",
-        missed=f"none costs at most {shown}; the nearest costs {amounts.number(found)}",
+        missed=f"none costs at most {shown}; the nearest costs {number(found)}",
     )
 
 
 def _verdict(options: Options, index: int, limit: float, log_samples: Array, *, met: str, missed: str) -> Verdict:
     """In words: ``met`` with its chance, or, where it is empty, ``missed``; ``log_samples`` (D, K): what is limited."""
     option, chance = options.all[index], float((log_samples[:, index] <= np.log(limit)).mean())
-    why = f"{met}, with a chance of {chance:.0%}" if met else missed
+    why = f"{met}, with a chance of {percent(chance)}" if met else missed
     return Verdict(limit, bool(met), replace(option, why=why), chance, f"{option.place}: {why}")
 
 

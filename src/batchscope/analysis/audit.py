@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from batchscope.amounts import number
 from batchscope.analysis import tail
 from batchscope.analysis.outcomes import Outcomes, Table, crossings, outcomes
 from batchscope.analysis.words import Words
@@ -189,7 +190,8 @@ def words(result: ExpectedSteps) -> Words:
             gains.append(half[0] / rows[most])
     found = "too few trials to compare"
     if gains:
-        found = f"the best of half the trials would take {np.median(gains):.3g} times the steps (median of batch sizes)"
+        times = number(float(np.median(gains)), 3)
+        found = f"the best of half the trials would take {times} times the steps (median of batch sizes)"
     return Words(
         "What fewer trials would have found",
         "The expected fewest steps of a search of fewer feasible trials. Where a line is still falling at its right "

@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from batchscope.analysis.amounts import number
+from batchscope.amounts import count, number
 from batchscope.analysis.outcomes import SPENT, Table, require_every_evaluation, require_metric
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
@@ -101,7 +101,7 @@ def words(result: BudgetQuality) -> Words:
         result.table.drop_nulls("value").sort("budget", "value", descending=[True, result.better == "higher"]).head(1)
     )
     found = [
-        f"{row['value']:.4g} within {number(row['budget'])} {result.unit}, at batch size {row['batch_size']:,}"
+        f"{number(row['value'])} within {count(row['budget'])} {result.unit}, at batch size {number(row['batch_size'])}"
         for row in best.iter_rows(named=True)
     ]
     return Words(

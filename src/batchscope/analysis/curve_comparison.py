@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from batchscope.amounts import count, number
 from batchscope.analysis.budgets import Better
 from batchscope.analysis.outcomes import Table, require_every_evaluation, require_full_training, require_metric
 from batchscope.analysis.steps import Curve, steps_to_result
@@ -180,8 +181,8 @@ def speedup_words(result: Speedup) -> Words:
     return Words(
         "Speedup",
         result.caveat,
-        f"{best['speedup']:.3g} times fewer steps to {result.goal} at batch size {best['batch_size']:,} than at "
-        f"{result.base_batch_size:,}",
+        f"{number(best['speedup'], 3)} times fewer steps to {result.goal} at batch size {number(best['batch_size'])} "
+        f"than at {number(result.base_batch_size)}",
     )
 
 
@@ -189,7 +190,8 @@ def contour_words(result: Contour) -> Words:
     """What the table says."""
     order = result.table.sort("best", "step", "batch_size", descending=[result.better == "higher", False, False])
     found = [
-        f"the best value, {row['best']:.4g}, is at batch size {row['batch_size']:,} after {row['step']:,} steps"
+        f"the best value, {number(row['best'])}, is at batch size {number(row['batch_size'])} after "
+        f"{count(row['step'])} steps"
         for row in order.head(1).iter_rows(named=True)
     ]
     return Words(

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from batchscope.amounts import number
 from batchscope.errors import AnalysisError
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
@@ -44,8 +45,8 @@ class Law:
         smallest, largest = self.measured
         if not extrapolate and not smallest <= batch_size <= largest:
             raise AnalysisError(
-                f"a law holds between the batch sizes it was fitted to, {smallest:g} to {largest:g}, got "
-                f"{batch_size:g}: measure it, or pass extrapolate=True and say so"
+                f"a law holds between the batch sizes it was fitted to, {number(smallest)} to {number(largest)}, got "
+                f"{number(batch_size)}: measure it, or pass extrapolate=True and say so"
             )
         away = np.log(batch_size / self.critical_batch_size)
         return self.fewest_steps * float(np.exp(_shape(away, self.sharpness)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchscope.amounts import count, number
 from batchscope.analysis import laws
 from batchscope.analysis.steps import Curve, point_names
 from batchscope.errors import AnalysisError
@@ -92,12 +93,12 @@ def _measured(curve: Curve, row: Mapping[str, Any], sample: Array) -> Point | No
 def luck(row: Mapping[str, Any]) -> str:
     """What is to be expected beyond the fewest steps of a search, a row of ``Curve.table`` that was not confirmed."""
     if (again := row.get("tuned")) is not None:
-        after = f"trained again it took {again:,.4g}"
+        after = f"trained again it took {count(again)}"
     elif (behind := row.get("runners_up")) is not None:
-        after = f"were there only the seed between it and its runners-up, a fresh training would take {behind:,.4g}"
+        after = f"were there only the seed between it and its runners-up, a fresh training would take {count(behind)}"
     else:
         after = "no other trial tells how far"
-    return f"at least {row['steps']:,} steps, for the fastest of a search is lucky; {after}"
+    return f"at least {count(row['steps'])} steps, for the fastest of a search is lucky; {after}"
 
 
 def _by_law(curve: Curve, size: int, sizes: list[int]) -> Point:
@@ -115,8 +116,8 @@ def _by_law(curve: Curve, size: int, sizes: list[int]) -> Point:
     smallest, largest = law.measured
     side = "beyond" if not smallest <= size <= largest else "between"
     remark = (
-        f"extrapolated: nothing was trained at batch size {size:,}, {side} the measured {smallest:,.0f} to "
-        f"{largest:,.0f}; its steps are what the fitted law says, and nothing is known of its hyperparameters"
+        f"extrapolated: nothing was trained at batch size {number(size)}, {side} the measured {number(smallest)} to "
+        f"{number(largest)}; its steps are what the fitted law says, and nothing is known of its hyperparameters"
     )
     return Point(size, steps, log_samples, {}, (remark,), True, not curve.confirmed)
 

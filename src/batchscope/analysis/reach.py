@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import polars as pl
 
+from batchscope.amounts import number
 from batchscope.analysis.outcomes import Table
 from batchscope.spec.goal import Goal
 
@@ -26,8 +27,8 @@ def nearest(measurements: Table, goal: Goal, batch_sizes: Collection[int]) -> st
         return f"no {goal.metric} was a finite number: check the loss and the data, or lower search.space.learning_rate"
     row = best.row(0, named=True)
     return (
-        f"the best {goal.metric} was {row['value']:.4g}, at batch size {row['batch_size']:,} and step {row['step']:,}: "
-        f"train longer (budget), widen search.space, or ask for an easier goal"
+        f"the best {goal.metric} was {number(row['value'])}, at batch size {number(row['batch_size'])} and step "
+        f"{number(row['step'])}: train longer (budget), widen search.space, or ask for an easier goal"
     )
 
 
@@ -36,6 +37,6 @@ def diverging(trials: int, diverged: int) -> str | None:
     if diverged < DIVERGED or 2 * diverged < trials:
         return None
     return (
-        f"{diverged:,} of {trials:,} trials have diverged so far, and none has reached a goal: is the loss a number? "
-        "If so, lower search.space.learning_rate"
+        f"{number(diverged)} of {number(trials)} trials have diverged so far, and none has reached a goal: is the loss "
+        "a number? If so, lower search.space.learning_rate"
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from batchscope.amounts import number
 from batchscope.analysis import laws
 from batchscope.analysis.shape import three_regimes
 from batchscope.interval import Interval
@@ -161,7 +162,7 @@ def _exp(edge: float) -> float:
 
 
 def _notes(batch_sizes: Array, first: float, law: laws.Fit, last: float) -> tuple[str, ...]:
-    smallest, largest = f"{batch_sizes[0]:g}", f"{batch_sizes[-1]:g}"
+    smallest, largest = number(batch_sizes[0]), number(batch_sizes[-1])
     notes = []
     if first == np.inf:
         notes.append(f"perfect scaling holds up to {largest}, the largest batch size measured: its end was not seen")

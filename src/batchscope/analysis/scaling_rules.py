@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from batchscope.amounts import number
 from batchscope.analysis.outcomes import PREFIX, RATE, SPENT, Outcomes, Table, outcomes, require_rates
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
@@ -122,13 +123,13 @@ def words(result: RuleCheck) -> Words:
     """What the tables say."""
     ends = [
         f"{row['rule']} "
-        + ("holds nowhere" if row["holds_until"] is None else f"holds up to {row['holds_until']:,}")
-        + (" and does not break" if row["breaks_at"] is None else f" and breaks at {row['breaks_at']:,}")
+        + ("holds nowhere" if row["holds_until"] is None else f"holds up to {number(row['holds_until'])}")
+        + (" and does not break" if row["breaks_at"] is None else f" and breaks at {number(row['breaks_at'])}")
         for row in result.breaks.iter_rows(named=True)
     ]
     return Words(
         "Learning-rate rules",
-        f"Each rule scales the rate tuned at batch size {result.base_batch_size:,} for {result.goal}: "
+        f"Each rule scales the rate tuned at batch size {number(result.base_batch_size)} for {result.goal}: "
         "constant keeps it (BLR), square-root scales it with the root of the batch size (SRSR), linear in proportion "
         "(LSR). Filled points hold, crosses break, open ones cannot be told from these trials.",
         "; ".join(ends),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from batchscope.amounts import bounds, number, percent
 from batchscope.analysis.budgets import Better
 from batchscope.analysis.outcomes import (
     RATE,
@@ -211,13 +212,14 @@ def stability_words(result: StabilityMap) -> Words:
     if known.height:
         first, *_, last = [*known.select("octaves", "batch_size").iter_rows()] * (1 + (known.height == 1))
         widths = (
-            f"{octaves:.2g} octaves wide at batch size {size:,}" for octaves, size in dict.fromkeys((first, last))
+            f"{number(octaves, 2)} octaves wide at batch size {number(size)}"
+            for octaves, size in dict.fromkeys((first, last))
         )
         found = f"the reliable band is {', '.join(widths)}"
     return Words(
         "Stable base rates",
         "The median of the last five evaluations over base learning rate and batch size; to keep the base rate is the "
-        f"linear scaling rule. Shaded: rates that train reliably, to {result.threshold:.4g} or better.",
+        f"linear scaling rule. Shaded: rates that train reliably, to {number(result.threshold)} or better.",
         found,
     )
 
@@ -227,7 +229,7 @@ def sensitivity_words(result: Sensitivity) -> Words:
     parts = []
     for group in result.table.drop_nulls("share").sort("factor").partition_by("factor", maintain_order=True):
         low, high = (float(value) for value in group.select(pl.col("share").min(), high=pl.col("share").max()).row(0))
-        span = f"{low:.0%}" if low == high else f"{low:.0%} to {high:.0%}"
+        span = percent(low) if low == high else bounds(low, high, percent)
         parts.append(f"{span} of it is within {group.item(0, 'factor'):g} times the fewest steps")
     return Words(
         "How forgiving the search space is",

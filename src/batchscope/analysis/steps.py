@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from batchscope.amounts import number
 from batchscope.analysis import tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central, trials_needed
 from batchscope.analysis.held_out import on_test
@@ -242,7 +243,7 @@ class _Point:
         if high > WIDE * low:
             row["trials_needed"] = needed = trials_needed(fitted, generator, level)
             remedy = f"about {needed} would do" if needed else "more of them alone would hardly help: change the space"
-            known = f"steps are known within a factor of {high / low:.1f}"
+            known = f"steps are known within a factor of {number(high / low, 2)}"
             if high > _HARDLY * low:
                 known = (
                     f"{row['reached']} of {feasible.height} reached the goal, which says next to nothing of the steps"

@@ -10,7 +10,8 @@ from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
 from batchscope.advice.strong_scaling import sentence
 from batchscope.advice.verdicts import Verdict
-from batchscope.cli.show import number, printable
+from batchscope.amounts import count, number, percent
+from batchscope.cli.show import cell, printable
 from batchscope.errors import AnalysisError
 
 _CHOICES = ("fastest", "balanced", "cheapest", "deadline", "budget")
@@ -91,9 +92,9 @@ def _print_option(to: Console, label: str, option: Option, found: Recommendation
         to.print(Text(f"  {_interval(energy)} kWh"))
     if option.micro_batch_size is not None:
         passes = "1 pass" if option.accumulation_steps == 1 else f"{option.accumulation_steps} passes"
-        share = f"on each device {option.device_batch_size:,} examples in {passes} of {option.micro_batch_size:,}"
-        to.print(Text(f"  {number(option.steps.value)} steps; {share}"))
-    point = ", ".join(f"{name} {number(value)}" for name, value in option.hyperparameters.items())
+        share = f"{number(option.device_batch_size)} examples in {passes} of {number(option.micro_batch_size)}"
+        to.print(Text(f"  {count(option.steps.value)} steps; on each device {share}"))
+    point = ", ".join(f"{name} {cell(value)}" for name, value in option.hyperparameters.items())
     training = ", ".join(filter(None, [option.optimizer, point, option.schedule and f"schedule {option.schedule}"]))
     to.print(Text(f"  {printable(training) or 'hyperparameters not known: tune them there'}"))
     to.print(Text(f"  why: {option.why}"))
@@ -109,7 +110,7 @@ def _interval(found: object) -> str:
 def _pareto_front(found: Recommendation) -> Table:
     table = Table(title="the time-cost Pareto front", title_justify="left")
     heads = ["batch size", "steps"] if found.idealised else ["batch size", "devices", "time"]
-    heads += [f"{found.level:.0%} interval", found.cost_unit, ""]
+    heads += [f"{percent(found.level, 3)} interval", found.cost_unit, ""]
     for head in heads:
         table.add_column("cost" if head == "money" else head, justify="right")
     show = number if found.idealised else found.shown_time
@@ -127,7 +128,7 @@ def _devices(found: Recommendation) -> Table:
     for head in ("devices", "batch size", "time", "speedup", "efficiency"):
         table.add_column(head, justify="right")
     for row in found.scaling.iter_rows(named=True):
-        time, speedup = found.shown_time(row["time"]), f"{row['speedup']:.3g}x"
-        cells = [number(row["devices"]), number(row["batch_size"]), time, speedup, f"{row['efficiency']:.0%}"]
+        time, speedup = found.shown_time(row["time"]), f"{number(row['speedup'], 3)}x"
+        cells = [number(row["devices"]), number(row["batch_size"]), time, speedup, percent(row["efficiency"])]
         table.add_row(*map(Text, cells))
     return table

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from batchscope.amounts import counted
 from batchscope.cli.shared_options import RunFolder
 from batchscope.cli.show import say
 from batchscope.exchange.exporters import every, export_batch_science, export_tables
@@ -39,12 +40,11 @@ def export(
     for folder in runs:
         store = Store.open(folder)
         place, result = target / folder.relative_to(run), open_run(folder)
-        counted = result.counted if result.study else every  # an archive keeps what its source did not analyse
+        counts = result.counted if result.study else every  # an archive keeps what its source did not analyse
         if file_format is Format.BATCH_SCIENCE:
-            written = export_batch_science(store, place, counted)
+            written = export_batch_science(store, place, counts)
         else:
-            written = export_tables(store, place, "csv" if file_format is Format.CSV else "parquet", counted)
+            written = export_tables(store, place, "csv" if file_format is Format.CSV else "parquet", counts)
         for note in (*store.warnings, *left_out(result.not_counted), *written.notes):
             say(f"note: {note}", stderr=True)
-        counts = f"{written.trials:,} trials, {written.measurements:,} measurements"
-        say(f"{written.folder}: {counts}")
+        say(f"{written.folder}: {counted(written.trials, 'trial')}, {counted(written.measurements, 'measurement')}")

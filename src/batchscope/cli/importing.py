@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchscope.amounts import counted
 from batchscope.cli.show import say
 from batchscope.exchange.importers import (
     import_batch_science,
@@ -235,6 +236,6 @@ def _tell(made: Imported) -> None:
 
     for line in made.problems:
         say(f"note: {line}", stderr=True)
-    say(f"{made.trials:,} trials and {made.measurements:,} measurements")
+    say(f"{counted(made.trials, 'trial')} and {counted(made.measurements, 'measurement')}")
     for run in made.runs:
         say(str(run))

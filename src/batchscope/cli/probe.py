@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 import batchscope
+from batchscope.amounts import memory, number, parse_size, percent
 from batchscope.cli.shared_options import AsJson, DataDir
-from batchscope.cli.show import console, number, printable, say
+from batchscope.cli.show import console, printable, say
 from batchscope.errors import ProbeError, StudyError
-from batchscope.machine.sizes import parse_size
 from batchscope.spec.faults import explain
 from batchscope.spec.study import Span
 
@@ -60,7 +60,7 @@ def probe(
     with beside.status("loading the workload") as status:
 
         def show(progress: Probing) -> None:
-            status.update(f"{progress.doing} batch size {number(progress.batch_size)}, {progress.share:.0%} done")
+            status.update(f"{progress.doing} batch size {number(progress.batch_size)}, {percent(progress.share)} done")
 
         found = batchscope.probe(
             workload,
@@ -114,7 +114,7 @@ def print_probe(to: Console, found: Probe) -> None:
     """The table, the fitted law, and where more batch no longer helps."""
     ranks = f" on each of {found.world_size} ranks" if found.world_size > 1 else ""
     to.print(
-        f"{printable(found.workload)}: {found.parameters:,} parameters, {found.optimizer}, {found.dtype}, "
+        f"{printable(found.workload)}: {number(found.parameters)} parameters, {found.optimizer}, {found.dtype}, "
         f"{found.device} ({printable(found.device_name)}), {found.threads} threads{ranks}"
     )
     to.print(_table(found))
@@ -129,8 +129,8 @@ def print_probe(to: Console, found: Probe) -> None:
     model = found.time_model
     if model is not None:
         to.print(
-            f"  seconds of a step at batch size B: ({model.fixed:.3g}^s + ({model.per_example:.3g} B)^s)^(1/s), "
-            f"s = {model.sharpness:.3g}, wrong by at most {model.error:.0%} where it was checked"
+            f"  seconds of a step at batch size B: ({number(model.fixed, 3)}^s + ({number(model.per_example, 3)} B)^s)"
+            f"^(1/s), s = {number(model.sharpness, 3)}, wrong by at most {percent(model.error)} where it was checked"
         )
 
 
@@ -144,7 +144,7 @@ def _table(found: Probe) -> Table:
         "quartiles",
         "with data",
         "examples/s",
-        "peak MiB",
+        "peak memory",
     )
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
@@ -166,5 +166,5 @@ def _cells(batch: ProbedBatch) -> list[str]:
         quartiles,
         milliseconds(batch.step_with_data),
         number(batch.examples_per_second),
-        "-" if batch.peak_bytes is None else f"{batch.peak_bytes / 2**20:,.1f}",
+        memory(batch.peak_bytes),
     ]

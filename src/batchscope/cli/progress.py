@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from batchscope.cli.show import console, duration, number, printable
+from batchscope.amounts import duration, number, percent
+from batchscope.cli.show import console, printable
 from batchscope.runs import BatchSizeProgress, Progress
 from batchscope.spec.study import Study
 
@@ -94,16 +95,16 @@ class Display:
 
 def footer(progress: Progress) -> str:
     """Time spent and left, and what share of it was evaluation."""
-    parts = [f"{progress.share:.0%} done", f"{duration(progress.seconds)} so far"]
+    parts = [f"{percent(progress.share)} done", f"{duration(round(progress.seconds))} so far"]
     if 0.02 < progress.share < 1:
         left = progress.seconds * (1 - progress.share) / progress.share
-        parts.append(f"at most about {duration(left)} left")
+        parts.append(f"at most about {duration(round(left))} left")
     choosing = [str(size.batch_size) for size in progress.batch_sizes if size.choosing]
     if choosing:
         parts.append(f"timing the programs of batch size {', '.join(choosing)}")
     busy = progress.train_seconds + progress.evaluation_seconds
     if busy:
-        parts.append(f"{progress.evaluation_seconds / busy:.0%} of it evaluation")
+        parts.append(f"{percent(progress.evaluation_seconds / busy)} of it evaluation")
     return ", ".join(parts)
 
 

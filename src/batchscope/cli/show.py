@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from batchscope.amounts import counted, duration, memory, number, percent
+
 if TYPE_CHECKING:
     from batchscope.runs import Estimate, Run
     from batchscope.spec.study import Study
@@ -30,14 +32,10 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, indent=2, allow_nan=False))
 
 
-def number(value: object) -> str:
-    """Four significant digits, whole numbers as they are, nothing as a dash."""
-    if value is None:
-        return "-"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def cell(value: object) -> str:
+    """A value of a table, which may be a number, text of a file, or nothing."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return number(value)
     return printable(str(value))
 
 
@@ -79,29 +77,18 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
         step = 1000 * row.train_seconds / (row.trials * row.steps)
         worst = duration(row.train_seconds + row.evaluation_seconds)
         counts = (row.batch_size, row.trials, row.steps, row.rungs, row.evaluations)
-        table.add_row(*map(number, counts), program, f"{step:.3f}", worst)
+        table.add_row(*map(number, counts), program, number(step, 3), worst)
     to.print(table)
     for size, reason in estimate.skipped.items():
         to.print(printable(f"batch size {size} would be left out, because its updates fail: {reason}"))
     evaluation = sum(row.evaluation_seconds for row in estimate.rows)
     share = evaluation / (evaluation + sum(row.train_seconds for row in estimate.rows))
-    workers = f"{estimate.workers} worker" + ("s" if estimate.workers != 1 else "") + f" x {estimate.threads} threads"
-    to.print(
-        f"at most {duration(estimate.seconds)} on {workers}, {share:.0%} of it evaluation, if all trials ran to the"
-    )
+    workers = f"{counted(estimate.workers, 'worker')} x {counted(estimate.threads, 'thread')}"
+    longest = f"at most {duration(estimate.seconds)} on {workers}, {percent(share)} of it evaluation"
+    to.print(f"{longest}, if all trials ran to the")
     what = {"race": "; a race ends far earlier", "halving": "; halving drops most of them earlier"}.get(
         study.policy, ""
     )
     what += ", and most of its evaluations before all validation examples" if study.ends_evaluations_early else ""
     states = ", with states of waiting trials on disk" if estimate.on_disk else ""
-    to.print(f"budget{what}. About {estimate.memory_bytes / 2**20:,.0f} MiB{states}. Nothing was run.")
-
-
-def duration(seconds: float) -> str:
-    """Two units at the most: 45 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    to.print(f"budget{what}. About {memory(estimate.memory_bytes)}{states}. Nothing was run.")

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from batchscope.amounts import batch_size, bounds, count, number, percent
 from batchscope.analysis import Refused
 from batchscope.analysis.held_out import by_batch_size, in_words
-from batchscope.cli.show import number, printable
+from batchscope.cli.show import cell, printable
 
 if TYPE_CHECKING:
     from batchscope.analysis import Answers, Curve, Interval
@@ -22,14 +23,15 @@ def interval(found: Interval) -> str:
     """A value with its interval."""
     if found.value is None and found.low is None and found.high is None:
         return "not determined"
-    bounds = f"{number(found.low)} to {number(found.high)}"
-    return f"{number(found.value)}   ({found.level:.0%} interval {bounds})"
+    return (
+        f"{batch_size(found.value)}   ({percent(found.level, 3)} interval {bounds(found.low, found.high, batch_size)})"
+    )
 
 
 def curve_table(curve: Curve, *, width: int) -> Table:
     """One row for each batch size; hyperparameters only where they fit."""
     table = Table(title=Text(printable(str(curve.goal))), title_justify="left", title_style="bold")
-    level = f"{curve.level:.0%}"
+    level = percent(curve.level, 3)
     promised = ["steps", f"{level} of trainings", "search"]
     titles = ["batch size", *(promised if curve.confirmed else ["at least", f"{level} interval"])]
     points = [name for name in curve.table.columns if name in ("learning_rate", "momentum")]
@@ -38,22 +40,11 @@ def curve_table(curve: Curve, *, width: int) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for row in curve.table.iter_rows(named=True):
         low, high = (row[f"tuned_{side}" if curve.confirmed else side] for side in ("low", "high"))
-        cells = [number(row["batch_size"]), number(_whole(row[curve.quantity])), _bounds(low, high)]
-        cells += [number(row["steps"])] if curve.confirmed else []
-        cells += [f"{row['reached']}/{row['feasible']}", *(number(row[name]) for name in extra)]
+        cells = [number(row["batch_size"]), count(row[curve.quantity]), bounds(low, high, count)]
+        cells += [count(row["steps"])] if curve.confirmed else []
+        cells += [f"{row['reached']}/{row['feasible']}", *(cell(row[name]) for name in extra)]
         table.add_row(*map(Text, cells))
     return table
-
-
-def _whole(steps: float | None) -> float | None:
-    """Steps as a person counts them: whole from 10 on."""
-    return steps if steps is None or steps < 10 else round(steps)
-
-
-def _bounds(low: float | None, high: float | None) -> str:
-    if low is None:
-        return "-"
-    return f"{number(_whole(low))} {'or more' if high is None else f'to {number(_whole(high))}'}"
 
 
 def print_curve(to: Console, curve: Curve) -> None:
@@ -86,7 +77,9 @@ def _behind(curve: Curve) -> str:
     if both.is_empty():
         return ""
     ratio = float((both["runners_up"] / both["steps"]).log().mean())  # type: ignore[arg-type]
-    return f": up to about {math.exp(ratio):.2g} times as many, if only the seed is between it and its runners-up"
+    return (
+        f": up to about {number(math.exp(ratio), 2)} times as many, if only the seed is between it and its runners-up"
+    )
 
 
 def print_answers(to: Console, answers: Answers) -> None:
@@ -124,6 +117,6 @@ def overview(curves: Mapping[str, Sequence[Curve]]) -> Table:
         best = curve.table.drop_nulls(curve.quantity).sort(curve.quantity, "batch_size").head(1)
         fewest = best.select(curve.quantity, "batch_size").row(0) if best.height else (None, None)
         ends = (found.perfect_scaling_until, found.critical_batch_size, found.maximum_useful_batch_size)
-        numbers = (_whole(fewest[0]), fewest[1], *(None if end.value is None else round(end.value) for end in ends))
-        table.add_row(*map(Text, (printable(run), printable(str(curve.goal)), *map(number, numbers))))
+        numbers = (count(fewest[0]), *map(batch_size, (fewest[1], *(end.value for end in ends))))
+        table.add_row(*map(Text, (printable(run), printable(str(curve.goal)), *numbers)))
     return table

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from batchscope.amounts import number
 from batchscope.cli.shared_options import AsJson, RunFolder
-from batchscope.cli.show import console, number, print_json, print_warnings, printable
+from batchscope.cli.show import console, print_json, print_warnings, printable
 from batchscope.runs import open_run
 
 

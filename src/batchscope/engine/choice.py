@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from batchscope.amounts import duration
 from batchscope.engine.alone import Alone
 from batchscope.engine.graphs import captured_in_place, compiled_in_place
 from batchscope.engine.loop import Loop
@@ -206,7 +207,9 @@ def _time_all(
             best = min(timings.values(), default=0.0)
             if not watch.affords(name, size * best / 1000):
                 if name != "loop":  # whose first steps will do
-                    reasons.setdefault(name, f"not tried: there are {watch.seconds:.2g} s for timing, which must pay")
+                    reasons.setdefault(
+                        name, f"not tried: there are {duration(watch.seconds)} for timing, which must pay"
+                    )
                 break
             if size * best / 1000 > LONGEST_STEP_SECONDS and name != "loop":
                 break
@@ -223,7 +226,7 @@ def _try_compiling(
     packs = {name: found for name, found in timings.items() if name.startswith("vmap-")}
     work = _likely_steps(training) * best / 1000
     if work < WORTH_COMPILING_SECONDS:
-        reasons["compiled"] = f"not tried: about {work:.0f} s of work, and compiling must pay"
+        reasons["compiled"] = f"not tried: about {duration(work)} of work, and compiling must pay"
         reasons["compiled_loop"] = reasons["compiled"]
         return
     _time(training, trials[:ALONE_PACK], "compiled_loop", watch, timings, reasons)

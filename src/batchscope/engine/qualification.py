@@ -21,6 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from batchscope.amounts import number
 from batchscope.engine.evaluate import Part, parts
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack, State
@@ -158,8 +159,8 @@ class Reference:
         if not difference <= AMPLIFIED * explained + rounded:
             share = difference / _norm(scale) if _norm(scale) else math.inf
             raise WorkloadError(
-                f"its numbers are not the loop's: {words} differs by {share:.2g} of its size, "
-                f"of which rounding explains {explained / _norm(scale) if _norm(scale) else 0.0:.2g}"
+                f"its numbers are not the loop's: {words} differs by {number(share, 2)} of its size, "
+                f"of which rounding explains {number(explained / _norm(scale) if _norm(scale) else 0.0, 2)}"
             )
 
 

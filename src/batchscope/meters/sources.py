@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from batchscope.amounts import percent
 from batchscope.errors import MeterError
 from batchscope.meters.backward import Backward
 from batchscope.meters.moments import Moments, moments_of_parts
@@ -124,8 +125,8 @@ class Parts:
         if off > 0.05:
             raise MeterError(
                 "end_batch() reads .grad as the backward passes of this batch have left it, but found it changed by "
-                f"{off:.0%}: call it right after the last backward pass, before clipping and scaler.unscale_(), and "
-                "clear the gradients after every optimizer step"
+                f"{percent(off)}: call it right after the last backward pass, before clipping and scaler.unscale_(), "
+                "and clear the gradients after every optimizer step"
             )
 
     def forget(self) -> None:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 import batchscope
+from batchscope.amounts import number
 from batchscope.errors import ProbeError, StudyError
 from batchscope.machine.cores import processor_name
 from batchscope.machine.devices import resolve_device
@@ -259,7 +260,9 @@ def _checked(batch_sizes: Iterable[int]) -> list[int]:
     wrong = [size for size in sizes if not isinstance(size, int) or not 1 <= size <= LARGEST_BATCH_SIZE]
     if wrong or not sizes:
         got = f"got {wrong[0]}" if wrong else "got none"
-        raise StudyError(f"batch sizes must be whole numbers from 1 to {LARGEST_BATCH_SIZE:,}, {got}; write 1,8,64")
+        raise StudyError(
+            f"batch sizes must be whole numbers from 1 to {number(LARGEST_BATCH_SIZE)}, {got}; write 1,8,64"
+        )
     return sizes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batchscope.amounts import duration
 from batchscope.probing.requests import Fits, Timed, Visit
 from batchscope.probing.throughput import Quartiles, quartiles
 from batchscope.spec.probe import ProbedBatch, Spread
@@ -113,10 +114,10 @@ class BatchSizeTimings:
         notes = []
         if len(self._step) < LEAST_BLOCKS:
             count = "one block" if len(self._step) == 1 else f"{len(self._step)} blocks"
-            notes.append(f"quartiles of only {count}: an update takes {self.seconds:.3g} s; give more seconds")
+            notes.append(f"quartiles of only {count}: an update takes {duration(self.seconds)}; give more seconds")
         if not self._with_data:
             notes.append(
-                f"not timed with data: fetching {self.share} examples takes about {self._fetch_seconds:.3g} s; "
+                f"not timed with data: fetching {self.share} examples takes about {duration(self._fetch_seconds)}; "
                 "give more seconds"
             )
         return notes

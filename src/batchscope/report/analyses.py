@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 import polars as pl
 
+from batchscope.amounts import count, number
 from batchscope.analysis import (
     BudgetQuality,
     Contour,
@@ -26,7 +27,7 @@ from batchscope.report import hover
 from batchscope.report.axes import Scale, batch_axis, count_axis, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, add_band, add_line, finish, marker, whiskers
 from batchscope.report.palette import LIGHT, Palette
-from batchscope.report.wording import chart_text, count, number
+from batchscope.report.wording import chart_text
 
 Row = dict[str, Any]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
+from batchscope.amounts import batch_size, count, number, percent
 from batchscope.analysis import Curve
 from batchscope.report import figures
-from batchscope.report.wording import count, number, percent, plain, size
+from batchscope.report.wording import plain
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def answer(curve: Curve) -> CurveAnswer:
     elif figures.boundaries(curve)["place"].eq("unknown").all():
         sentence = _fewest(reached)
     else:
-        brackets = f" Brackets hold {percent(curve.level)} intervals."
+        brackets = f" Brackets hold {percent(curve.level, 3)} intervals."
         sentence = f"{_regimes(curve)} {_fewest(reached)}{brackets}"
     return CurveAnswer(plain(curve.goal), sentence, tuple(map(_sentence, _caveats(curve, table))))
 
@@ -43,7 +44,7 @@ def _sentence(caveat: str) -> str:
 
 def bounds(row: dict[str, Any]) -> str:
     """``94 to 134`` for the interval of a row of ``figures.boundaries``; open sides in words, nothing for two."""
-    low, high = (None if row[side] is None else size(row[side]) for side in ("low", "high"))
+    low, high = (None if row[side] is None else batch_size(row[side]) for side in ("low", "high"))
     if low and high:
         return f"{low} to {high}"
     return f"at least {low}" if low else f"at most {high}" if high else ""
@@ -60,18 +61,21 @@ def _regimes(curve: Curve) -> str:
         "maximum_useful_batch_size": f"from {{}} on, a larger batch saves at most {saved} of the steps",
     }
     otherwise = {
-        ("perfect_scaling_until", "beyond"): f"Doubling the batch size halves the steps up to the largest, {last:,}",
+        (
+            "perfect_scaling_until",
+            "beyond",
+        ): f"A doubled batch halves the steps up to the largest, {number(last)}",
         ("perfect_scaling_until", "below"): "No doubling of the batch size halves the steps",
-        ("critical_batch_size", "beyond"): f"the critical batch size is beyond {last:,}",
-        ("critical_batch_size", "below"): f"the critical batch size is below {first:,}",
-        ("maximum_useful_batch_size", "beyond"): f"larger batches save steps up to the largest, {last:,}",
+        ("critical_batch_size", "beyond"): f"the critical batch size is beyond {number(last)}",
+        ("critical_batch_size", "below"): f"the critical batch size is below {number(first)}",
+        ("maximum_useful_batch_size", "beyond"): f"larger batches save steps up to the largest, {number(last)}",
         ("maximum_useful_batch_size", "below"): f"no larger batch saves more than {saved} of the steps",
     }
     parts = []
     for row in (until, critical, useful):
         if row["place"] == "measured":
             interval = f" ({bounds(row)})" if bounds(row) else ""
-            where = f"about {size(row['value'])}{interval}"
+            where = f"about {batch_size(row['value'])}{interval}"
             parts.append(measured[row["boundary"]].format(where))
         elif row["place"] != "unknown":
             parts.append(otherwise[row["boundary"], row["place"]])

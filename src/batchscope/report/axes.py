@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, Literal
 
+from batchscope.amounts import number
 from batchscope.report.palette import Palette
-from batchscope.report.wording import chart_text, number
+from batchscope.report.wording import chart_text
 
 Value = float | str | None
 _MEMORY_TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999)

@@ -9,12 +9,13 @@ from typing import Any
 import plotly.graph_objects as go
 import polars as pl
 
+from batchscope.amounts import number, percent
 from batchscope.analysis import Curve
 from batchscope.report import figures, hover
 from batchscope.report.axes import bare_axis, batch_axis, count_axis, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, add_band, add_line, finish, marker, whiskers
 from batchscope.report.palette import LIGHT, Palette
-from batchscope.report.wording import chart_text, number
+from batchscope.report.wording import chart_text
 
 _ENDS = {
     "perfect_scaling_until": "perfect until",
@@ -146,7 +147,7 @@ def _nowhere(figure: go.Figure, table: pl.DataFrame, curve: Curve, palette: Pale
 
 
 def _interval_name(curve: Curve) -> str:
-    return f"{100 * curve.level:.3g}% of fresh trainings" if curve.confirmed else f"{100 * curve.level:.3g}% interval"
+    return f"{percent(curve.level, 3)} of fresh trainings" if curve.confirmed else f"{percent(curve.level, 3)} interval"
 
 
 def _lone(table: pl.DataFrame, alone: list[bool], colour: str) -> dict[str, Any] | None:

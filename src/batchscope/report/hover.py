@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
+from batchscope.amounts import batch_size, count, number, percent
 from batchscope.analysis import BudgetQuality, RuleCheck
 from batchscope.analysis.outcomes import PREFIX
-from batchscope.report.wording import chart_text, count, name, number, percent, size
+from batchscope.report.wording import chart_text, name
 
 Row = Mapping[str, Any]
 
@@ -24,7 +25,7 @@ def curve_point(row: Row, level: float) -> str:
     if row["shown_low"] is not None and row["shown_high"] is not None:
         of = "of a fresh training" if tuned else "of the expected fewest"
         bounds = f"{count(row['shown_low'])} to {count(row['shown_high'])}"
-        lines.append(f"{100 * level:.3g}% interval {of} {bounds}")
+        lines.append(f"{percent(level, 3)} interval {of} {bounds}")
     if tuned:
         lines.append(f"{row['tuned_seeds']} trainings with new seeds; the search had {number(row['steps'])}")
     lines += [f"{count(row['examples'])} examples", trials]
@@ -37,7 +38,7 @@ def fewest_point(row: Row, level: float) -> str:
     if row["low"] is None or row["high"] is None:
         return text
     bounds = f"{count(row['low'])} to {count(row['high'])}"
-    return f"{text}<br>{100 * level:.3g}% interval of the expected fewest {bounds}"
+    return f"{text}<br>{percent(level, 3)} interval of the expected fewest {bounds}"
 
 
 def goal_point(row: Row, goal: object) -> str:
@@ -90,9 +91,9 @@ def boundary(row: Row, level: float) -> str:
     if row["value"] is None:
         head += f"{row['place']} the batch sizes that reached the goal"
     else:
-        head += f"<b>{size(row['value'])}</b>"
-    low, high = ("open" if row[side] is None else size(row[side]) for side in ("low", "high"))
-    return f"{head}<br>{100 * level:.3g}% interval {low} to {high}"
+        head += f"<b>{batch_size(row['value'])}</b>"
+    low, high = ("open" if row[side] is None else batch_size(row[side]) for side in ("low", "high"))
+    return f"{head}<br>{percent(level, 3)} interval {low} to {high}"
 
 
 def _at(row: Row) -> str:
@@ -140,7 +141,7 @@ def base_rate(row: Row, metric: str) -> str:
 
 def share(row: Row, level: float) -> str:
     """A row of ``Sensitivity``."""
-    interval = f"{percent(level)} interval {percent(row['low'])} to {percent(row['high'])}"
+    interval = f"{percent(level, 3)} interval {percent(row['low'])} to {percent(row['high'])}"
     return f"{_at(row)}: <b>{percent(row['share'])}</b> within {row['factor']:g}× the fewest steps<br>{interval}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from batchscope.amounts import NOTHING
 from batchscope.report.wording import escape
 
 
@@ -120,5 +121,5 @@ def _flat(values: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, list | tuple):
             rows.append((here, ", ".join(map(str, value))))
         else:
-            rows.append((here, "–" if value is None else str(value)))
+            rows.append((here, NOTHING if value is None else str(value)))
     return [(key.replace("_", " "), value) for key, value in rows]

@@ -12,13 +12,14 @@ from typing import Any
 import polars as pl
 from plotly.offline import get_plotlyjs
 
+from batchscope.amounts import batch_size, counted, duration, number, percent
 from batchscope.analysis import Curve
 from batchscope.analysis.outcomes import Outcomes
 from batchscope.report import answers, charts, figures, page_tables
 from batchscope.report.markup import Chart, Section, definitions, script_json, section
 from batchscope.report.palette import DARK, LIGHT, NAMED, stylesheet
 from batchscope.report.panels import all_goals, panel
-from batchscope.report.wording import counted, duration, escape, number, percent, plain, size
+from batchscope.report.wording import escape, plain
 from batchscope.spec.goal import Goal
 
 REFRESH = 10  # seconds between two readings of a run that is going on
@@ -172,8 +173,8 @@ def _ends(curve: Curve) -> str:
     sizes = figures.reached(curve)
     for row in figures.boundaries(curve).iter_rows(named=True):
         if row["place"] != "unknown":
-            sides = {"beyond": f"> {size(sizes[-1])}", "below": f"< {size(sizes[0])}"}
-            value = escape(sides.get(row["place"], size(row["value"])))
+            sides = {"beyond": f"> {batch_size(sizes[-1])}", "below": f"< {batch_size(sizes[0])}"}
+            value = escape(sides.get(row["place"], batch_size(row["value"])))
             interval = f"<small>{escape(answers.bounds(row))}</small>"
             rows.append(f"<div><dt>{_ENDS[row['boundary']]}</dt><dd>{value}{interval}</dd></div>")
     return f'<dl class="ends">{"".join(rows)}</dl>' if rows else ""

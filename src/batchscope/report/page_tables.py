@@ -6,11 +6,12 @@ from typing import Any
 
 import polars as pl
 
+from batchscope.amounts import NOTHING, count, duration, number, percent
 from batchscope.analysis import Curve
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.report import figures
 from batchscope.report.markup import Cell, Table
-from batchscope.report.wording import count, duration, name, number, percent
+from batchscope.report.wording import name
 
 
 def curve(curve: Curve, columns: list[str]) -> Table:
@@ -33,13 +34,13 @@ def curve(curve: Curve, columns: list[str]) -> Table:
         ]
         cells += [_checked(row)] if checked else []
         cells += [
-            Cell("–" if row["speedup"] is None else f"{number(row['speedup'], 3)}×", row["speedup"]),
+            Cell(NOTHING if row["speedup"] is None else f"{number(row['speedup'], 3)}×", row["speedup"]),
             _number(row["examples"]),
             *(_number(row[count]) for count in ("reached", "feasible", "trials")),
             *(_value(row[hyperparameter]) for hyperparameter in names),
         ]
         rows.append(cells)
-    level = percent(curve.level)
+    level = percent(curve.level, 3)
     heads = ["batch size", "steps", *([f"{level} of fresh trainings", "fewest of the search"] * curve.confirmed)]
     heads += [f"{level} interval of the expected fewest"]
     heads += ["validated"] if checked else []
@@ -54,7 +55,7 @@ def curve(curve: Curve, columns: list[str]) -> Table:
 def _promised(curve: Curve, row: dict[str, Any]) -> list[Cell]:
     """The steps of a fresh training with their interval; else the fewest of the search, which they are at least."""
     if row["shown"] is None:
-        return [Cell("not reached")] + [Cell("–")] * curve.confirmed
+        return [Cell("not reached")] + [Cell(NOTHING)] * curve.confirmed
     if not curve.confirmed:
         return [Cell(f"at least {number(row['steps'])}", row["steps"])]
     return [Cell(count(row["shown"]), row["shown"]), _interval(row["shown_low"], row["shown_high"])]
@@ -92,11 +93,11 @@ def _value(value: float | str | None) -> Cell:
 
 def _interval(low: float | None, high: float | None, verdict: str | None = None) -> Cell:
     known = low is not None and high is not None
-    text = f"{count(low)} to {count(high)}" if known else f"at least {count(low)}" if low is not None else "–"
+    text = f"{count(low)} to {count(high)}" if known else f"at least {count(low)}" if low is not None else NOTHING
     return Cell(text, low, f"verdict: {verdict}" if verdict else "")
 
 
 def _checked(row: dict[str, Any]) -> Cell:
     valid = None if row["steps"] is None else row["validated"]
     reason = f"reason: {row['reason']}" if valid is False and row["reason"] else ""
-    return Cell("–" if valid is None else "yes" if valid else "no", str(valid), reason)
+    return Cell(NOTHING if valid is None else "yes" if valid else "no", str(valid), reason)

@@ -8,10 +8,11 @@ from itertools import groupby
 
 import polars as pl
 
+from batchscope.amounts import number
 from batchscope.analysis import Curve
 from batchscope.report import figures
 from batchscope.report.palette import DARK, LIGHT, stylesheet
-from batchscope.report.wording import escape, number
+from batchscope.report.wording import escape
 
 WIDTH, HEIGHT = 820, 470
 LEFT, RIGHT, TOP, BOTTOM = 78, 22, 58, 58

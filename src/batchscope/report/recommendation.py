@@ -10,13 +10,14 @@ import polars as pl
 from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
 from batchscope.advice.strong_scaling import sentence
+from batchscope.amounts import counted, number, percent
 from batchscope.analysis import Interval
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.report.axes import bare_axis, count_axis, log_range, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, finish, marker, whiskers
 from batchscope.report.markup import Cell, Chart, Section, Table
 from batchscope.report.palette import LIGHT, NAMED, Palette
-from batchscope.report.wording import chart_text, counted, name, number, percent, plain
+from batchscope.report.wording import chart_text, name, plain
 
 _UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 TITLE = "Recommendation"
@@ -102,7 +103,7 @@ def strong_scaling_chart(found: Recommendation, palette: Palette = LIGHT) -> go.
         error_y=whiskers(times, lines["time_low"].to_list(), lines["time_high"].to_list(), palette.series[0]),
         text=[
             f"{counted(row['devices'], 'device')}: <b>{number(row['time'])} {unit}</b><br>batch size "
-            f"{number(row['batch_size'])}, efficiency {percent(row['efficiency'])}"
+            f"{number(int(str(row['batch_size'])))}, efficiency {percent(row['efficiency'])}"
             for row in lines.iter_rows(named=True)
         ],
         hovertemplate=EXACT,
@@ -236,7 +237,7 @@ def _hover(row: dict[str, object], unit: str, found: Recommendation) -> str:
     time, low, high, cost = values
     on = "" if found.idealised else f" on {counted(int(str(row['devices'])), 'device')}"
     lines = [
-        f"batch size {row['batch_size']:,}{on}" + (" (extrapolated)" if row["extrapolated"] else ""),
+        f"batch size {number(int(str(row['batch_size'])))}{on}" + (" (extrapolated)" if row["extrapolated"] else ""),
         f"<b>{number(time)} {unit}</b>, {number(low)} to {number(high)}",
         f"{chart_text(_cost_title(found))} {number(cost)}",
     ]

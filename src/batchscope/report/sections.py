@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+from batchscope.amounts import number
 from batchscope.analysis import Answer, Answers, Curve, Refused
 from batchscope.analysis.held_out import by_batch_size
 from batchscope.report import analyses
 from batchscope.report.markup import Cell, Chart, Section, Table
 from batchscope.report.palette import NAMED
-from batchscope.report.wording import number, plain
+from batchscope.report.wording import plain
 from batchscope.spec.goal import TEST
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import polars as pl
 
+from batchscope.amounts import number
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.report import figures, hover
 from batchscope.report.axes import Scale, batch_axis, short
 from batchscope.report.marks import EXACT, finish, marker, whiskers
 from batchscope.report.palette import LIGHT, Palette
-from batchscope.report.wording import chart_text, name, number
+from batchscope.report.wording import chart_text, name
 
 SLOWEST = 3.0  # where the scale of colours for the steps of a trial ends, in multiples of the fastest
 

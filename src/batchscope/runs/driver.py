@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from batchscope import interrupts, workloads
+from batchscope.amounts import number
 from batchscope.analysis.reach import diverging, nearest
 from batchscope.engine.choice import ProgramChoice
 from batchscope.engine.training import DTYPES
@@ -319,7 +320,7 @@ class Driver:
         for goal in self._study.goals:
             if self._sizes[batch_size].winner(goal) is None:
                 best = nearest(self._store.measurements(batch_size), goal, [batch_size])
-                self._remarks.append(f"no trial at batch size {batch_size:,} reached {goal}; {best}")
+                self._remarks.append(f"no trial at batch size {number(batch_size)} reached {goal}; {best}")
         self._store.compact(batch_size)
         winners = self._sizes[batch_size].winners()
         kept = [weights_name(batch_size, trial.id(self._context), step) for trial, step in winners]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from batchscope import workloads
+from batchscope.amounts import parse_size
 from batchscope.engine.calling import called
 from batchscope.engine.choice import (
     CannotTrain,
@@ -25,7 +26,6 @@ from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Loaded, Training, losses
 from batchscope.machine.devices import resolve_device
-from batchscope.machine.sizes import parse_size
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.demand import demand

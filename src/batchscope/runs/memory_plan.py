@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from batchscope.amounts import counted, memory
 from batchscope.errors import StudyError
-from batchscope.machine.sizes import size_text
 from batchscope.runs.demand import Demand, MiB
 
 
@@ -61,8 +61,8 @@ def fit(need: Demand, workers: int, packs: Mapping[int, Sequence[int]], limit: i
         pack, bytes_needed = least[size], _bare(need, count, least)
         smaller = "" if pack == 1 else f"a smaller pack (engine.pack_size={pack // 2}), "
         raise StudyError(
-            f"one worker with {pack} trial{'s' * (pack > 1)} at once needs about {size_text(bytes_needed)} "
-            f"at batch size {size}, and the limit is {size_text(limit)}; type {smaller}smaller batch_sizes, "
+            f"one worker with {counted(pack, 'trial')} at once needs about {memory(bytes_needed)} "
+            f"at batch size {size}, and the limit is {memory(limit)}; type {smaller}smaller batch_sizes, "
             f"or --max-memory {math.ceil(1.05 * bytes_needed / MiB)}MiB if the machine has it"
         )
     return spilled

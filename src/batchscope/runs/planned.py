@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from batchscope.amounts import counted
 from batchscope.plan.sampling import further_trials, trials
 from batchscope.plan.widen import further_count
 from batchscope.runs import notes
@@ -46,7 +47,7 @@ def spaces(study: Study, provenance: Mapping[str, Any], folder: Path) -> dict[in
 
 def left_out(count: int) -> list[str]:
     """What is said of trials that are not planned: nothing where there are none."""
-    return [f"{count:,} trial{'s' * (count != 1)} of an earlier study, not counted"] if count else []
+    return [f"{counted(count, 'trial')} of an earlier study, not counted"] if count else []
 
 
 def _ids(rows: pl.DataFrame, study: Study, batch_size: int, revisions: list[Space], context: str) -> set[str]:

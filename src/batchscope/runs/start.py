@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchscope import workloads
-from batchscope.machine.sizes import parse_size
+from batchscope.amounts import parse_size
 from batchscope.runs.finished import finished_run
 from batchscope.runs.run_folder import Run
 from batchscope.spec.study import Study

@@ -112,7 +112,7 @@ def compile_batch_schedule(
     initial = _round_down(wanted(1.0), granularity)
     if initial < granularity:
         raise ScheduleError(
-            f"the first batch size would be {wanted(1.0):.6g}, less than the granularity {granularity}: "
+            f"the first batch size would be {wanted(1.0):g}, less than the granularity {granularity}: "
             "take a smaller granularity or a larger batch_size"
         )
     largest = _largest(max_batch_size, batch_size, train_size, granularity, initial)

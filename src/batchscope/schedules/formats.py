@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from batchscope.amounts import number
 from batchscope.errors import ScheduleError
 from batchscope.schedules.batch_schedule import BatchSchedule, Phase
 from batchscope.schedules.compiler import compile_batch_schedule
@@ -26,14 +27,14 @@ def rows(schedule: BatchSchedule) -> list[tuple[str, ...]]:
     """One row for each phase, under `COLUMNS`: what is trained, its noise scale and the original's there."""
     return [
         (
-            f"{phase.epoch_start:.6g}-{phase.epoch_end:.6g}",
-            f"{phase.step_start:,}",
-            f"{phase.updates:,}",
-            f"{phase.batch_size:,}",
+            f"{phase.epoch_start:g}-{phase.epoch_end:g}",
+            number(phase.step_start),
+            number(phase.updates),
+            number(phase.batch_size),
             _rate(phase),
-            f"{phase.noise_scale:.5g}",
-            f"{phase.original_noise_scale:.5g}",
-            f"{phase.lost_epochs:.3g}",
+            number(phase.noise_scale, 5),
+            number(phase.original_noise_scale, 5),
+            number(phase.lost_epochs, 3),
         )
         for phase in schedule.phases
     ]
@@ -61,10 +62,10 @@ def summary(schedule: BatchSchedule) -> str:
     """The totals in a sentence each."""
     form = "eta (N/B - 1) / (1 - momentum)" if schedule.exact else "eta N / (B (1 - momentum))"
     return (
-        f"{schedule.total_updates:,} updates instead of {schedule.original_updates:,}, "
+        f"{number(schedule.total_updates)} updates instead of {number(schedule.original_updates)}, "
         f"momentum {schedule.phases[0].momentum:g} (was {schedule.base_momentum:g}).\n"
-        f"Noise scale {form}: off by {schedule.largest_noise_scale_departure:.2g} at most; "
-        f"by {schedule.largest_exact_noise_scale_departure:.2g} with N/B - 1 for N/B."
+        f"Noise scale {form}: off by {number(schedule.largest_noise_scale_departure, 2)} at most; "
+        f"by {number(schedule.largest_exact_noise_scale_departure, 2)} with N/B - 1 for N/B."
     )
 
 
@@ -200,8 +201,8 @@ trainer = lightning.Trainer(
 
 def _rate(phase: Phase) -> str:
     if phase.learning_rate == phase.learning_rate_end:
-        return f"{phase.learning_rate:.6g}"
-    return f"{phase.learning_rate:.4g} to {phase.learning_rate_end:.4g}"
+        return f"{phase.learning_rate:g}"
+    return f"{number(phase.learning_rate)} to {number(phase.learning_rate_end)}"
 
 
 def _batch_phases(schedule: BatchSchedule) -> list[Phase]:
@@ -228,6 +229,6 @@ def _rate_comments(schedule: BatchSchedule, rate: Callable[[Phase], float], name
     """The learning rates that the program's own scheduler has to give."""
     return [f"# momentum {schedule.phases[0].momentum:g}; {name} by update:"] + [
         f"#   from {phase.step_start} (example {phase.example_start}): {rate(phase):.12g}"
-        + ("" if phase.constant else f", moving on to {phase.learning_rate_end:.4g}")
+        + ("" if phase.constant else f", moving on to {number(phase.learning_rate_end)}")
         for phase in schedule.phases
     ]

@@ -111,13 +111,13 @@ def scale_hyperparameters(
     if rule == "constant":
         kept["learning_rate"] = "one rate for all batch sizes is the rule"
     else:
-        changed["learning_rate"] = f"times {'k' if rule == 'linear' else 'sqrt(k)'} = {factor:.6g}"
+        changed["learning_rate"] = f"times {'k' if rule == 'linear' else 'sqrt(k)'} = {factor:g}"
     if rule == "adam_square_root":
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if beta is not None:
                 given[name], changed[name] = _shorter_memory(name, beta, k)
         if epsilon is not None:
-            given["epsilon"], changed["epsilon"] = epsilon / factor, f"divided by sqrt(k) = {factor:.6g}"
+            given["epsilon"], changed["epsilon"] = epsilon / factor, f"divided by sqrt(k) = {factor:g}"
     else:
         kept |= dict.fromkeys(("beta1", "beta2", "epsilon"), _SGD_ONLY)
     warm_up = None
@@ -138,12 +138,12 @@ def _shorter_memory(name: str, beta: Number, k: float) -> tuple[Number, str]:
         raise ScheduleError(f"{name} must be at least 0 and less than 1, got {beta}")
     scaled = 1 - k * (1 - beta)
     bounded = scaled.clamp_min(0) if isinstance(scaled, Tensor) else max(scaled, 0.0)
-    did = f"1 - {name} times k = {k:.6g}"
+    did = f"1 - {name} times k = {k:g}"
     return bounded, did if holds(scaled >= 0) else f"{did} passes 1: held at 0, beyond the reach of the rule"
 
 
 def _warm_up(rule: str, steps: float, factor: float) -> tuple[Ramp | None, str]:
-    length = f"{steps:.6g} steps, as many examples as at the base batch size"
+    length = f"{steps:g} steps, as many examples as at the base batch size"
     if rule == "adam_square_root":
         return Ramp(steps), f"from 0 over {length}"
     if factor <= 1:

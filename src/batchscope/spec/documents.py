@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from batchscope.amounts import number
 from batchscope.errors import StudyError
 
 MAX_CHARACTERS = 1_000_000
@@ -76,7 +77,7 @@ def load(text: str, source: str) -> dict[str, Any]:
         StudyError: If the text is no YAML mapping within the bounds; with line and column.
     """
     if len(text) > MAX_CHARACTERS:
-        raise StudyError(f"{source} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
+        raise StudyError(f"{source} has {number(len(text))} characters; at most {number(MAX_CHARACTERS)} are read")
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:

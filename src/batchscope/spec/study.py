@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from batchscope import user_file
+from batchscope.amounts import number
 from batchscope.errors import StudyError, WorkloadError
 from batchscope.spec import documents, metric_names, rate_text
 from batchscope.spec.algorithm import Algorithm
@@ -77,7 +78,9 @@ class Search(Frozen):
                 if isinstance(dimension, Range) and dimension.points is None:
                     raise ValueError(f"space.{name}: a grid needs points: 9, say, or a list of values")
         if self.method == "grid" and self.count > MOST_TRIALS:
-            raise ValueError(f"a grid may have {MOST_TRIALS:,} points, this one has {self.count:,}; give fewer values")
+            raise ValueError(
+                f"a grid may have {number(MOST_TRIALS)} points, this one has {number(self.count)}; give fewer values"
+            )
         if self.method == "grid":
             if "trials" in self.model_fields_set and self.trials != self.count:
                 raise ValueError(
@@ -167,7 +170,9 @@ class Span(Frozen):
 
 def _not_too_many(sizes: tuple[int, ...]) -> tuple[int, ...]:
     if len(sizes) > MOST_BATCH_SIZES:
-        raise ValueError(f"at most {MOST_BATCH_SIZES:,} batch sizes, got {len(sizes):,}; write a larger factor")
+        raise ValueError(
+            f"at most {number(MOST_BATCH_SIZES)} batch sizes, got {number(len(sizes))}; write a larger factor"
+        )
     return sizes
 
 

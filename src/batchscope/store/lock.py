@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from batchscope.amounts import duration
 from batchscope.errors import StoreError
 
 HEARTBEAT_SECONDS = 5.0
@@ -143,7 +144,7 @@ def _take(folder: Path, own: Path) -> None:
         if last.is_alive(_age(path, own)):
             raise StoreError(
                 f"another driver works on {folder}: {last.host}, process {last.pid}. Wait for it, stop it, "
-                f"or choose another folder (a dead driver's lock is free {STALE_SECONDS:.0f} s after its end)"
+                f"or choose another folder (a dead driver's lock is free {duration(STALE_SECONDS)} after its end)"
             )
         claim = folder / f"lock.after-{last.token}"
         if not _link(own, claim):

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from batchscope.amounts import number
 from batchscope.errors import DataError, StoreError
 from batchscope.spec.goal import Goal
 from batchscope.store.provenance import collect
@@ -45,7 +46,7 @@ class Problems:
     def lines(self) -> tuple[str, ...]:
         """One line a kind."""
         return tuple(
-            f"{count:,} {what}" + (f" (first: {self.first[what]})" if self.first[what] else "")
+            f"{number(count)} {what}" + (f" (first: {self.first[what]})" if self.first[what] else "")
             for what, count in self.counts.items()
         )
 
