@@ -33,7 +33,7 @@ AGAIN = """\
 import sys
 from batchscope.cli.main import invoke
 status = invoke(["run", "study.yaml"])
-heavy = {"torch", "sklearn", "batchscope.executors.local"} & set(sys.modules)
+heavy = {"torch", "sklearn", "scipy.stats", "batchscope.executors.local"} & set(sys.modules)
 sys.exit(f"it loads {heavy}" if heavy else status)
 """
 

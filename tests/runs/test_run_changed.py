@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -253,6 +254,7 @@ WIDENED = "search.widen={edge: 0.3, rounds: 1}"
         ([WIDENED, "search.confirm.seeds=1"], [WIDENED, "seed=3"]),
         (["search.trials=6"], []),
         (["batch_sizes=[8, 32]", "search.confirm.seeds=2"], ["batch_sizes=[8]", "search.confirm.seeds=1"]),
+        (["batch_sizes=[8, 32]"], ["batch_sizes=[8]"]),
     ],
     ids=str,
 )
@@ -283,3 +285,8 @@ def test_only_the_trials_of_the_present_study_count(
         assert words in capsys.readouterr().err
     assert invoke(["export", str(tmp_path / "run"), "--format", "parquet", "-o", str(tmp_path / "out")]) == DONE
     assert set(pl.read_parquet(tmp_path / "out" / "trials.parquet")["trial"]) == set(fresh.trials["trial"])
+    provenance = tmp_path / "run" / "provenance.json"
+    facts = json.loads(provenance.read_text())
+    assert len(facts.pop("searches")) == (1 if after == ["batch_sizes=[8]"] else 2)
+    provenance.write_text(json.dumps(facts))  # as an older driver left it: then every trial is drawn again
+    assert set(Run(tmp_path / "run").trials["trial"]) == set(fresh.trials["trial"])

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.interval import Interval
@@ -195,6 +194,8 @@ def _promise(
     if not np.isfinite(value) or not freedom:
         known = float(np.exp(value)) if np.isfinite(value) else None
         return TunedSteps(trial, Interval(known, None, None, level), count, misses, none, none)
+    from scipy.special import stdtrit  # here, because whoever asks how far a run is need not wait for it
+
     # Steps are known no better than the evaluations lie apart.
     variance = max((own[0] + others[0]) / freedom, found.gap**2 / 12)
     reach = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance * (1 + 1 / count)))

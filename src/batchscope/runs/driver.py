@@ -36,6 +36,7 @@ from batchscope.runs import notes
 from batchscope.runs.changed import refusal
 from batchscope.runs.demand import demand
 from batchscope.runs.finished import note
+from batchscope.runs.planned import searches
 from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
 from batchscope.runs.program_choices import Recorded, check_pins, failed, joined, pinned, replayed, written
 from batchscope.runs.progress import BatchSizeProgress, Progress
@@ -149,6 +150,7 @@ class Driver:
         if not (self._folder / "study.yaml").exists():
             facts = {"seed": self._study.seed, "context": self._context, "device": self._device}
             facts["workload"] = self._identity
+            facts["searches"] = searches(self._study, None)
             return Store.create(self._folder, text, collect(**facts, **self._chosen()))
         store = Store.open(self._folder, write=True)
         try:
@@ -158,7 +160,7 @@ class Driver:
             if store.study_text != text:
                 check_extension(self._study, self._folder, store.measurements())
                 store.write_study(text)
-            chosen = self._chosen()
+            chosen = self._chosen() | {"searches": searches(self._study, store.provenance)}
             if "remarks" in chosen:
                 chosen["remarks"] = notes.joined_remarks(store.provenance, self._recorded.remarks)
             if chosen != {name: store.provenance.get(name) for name in chosen}:

@@ -1,11 +1,14 @@
 """Which trials of a folder its present study plans. A study that was changed leaves those of the one before behind.
 
 Sampling is a function of study, batch size and revision, so a trial is planned if the study draws it anew: with the
-same point, the same number and the same seed it has the same id.
+same point, the same number and the same seed it has the same id. In a folder of one search every trial is planned, and
+nothing need be drawn.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+import batchscope
 from batchscope.amounts import counted
 from batchscope.plan.sampling import further_trials, trials
 from batchscope.plan.widen import further_count
@@ -26,6 +30,8 @@ def planned(table: pl.DataFrame, study: Study, provenance: Mapping[str, Any], fo
     """The rows of the table of trials that the study plans; all of them where the provenance has lost the context."""
     if table.is_empty() or not isinstance(provenance.get("context"), str):
         return table
+    if provenance.get("searches") == [_search(study)]:
+        return table.filter(pl.col("batch_size").is_in(study.batch_sizes))
     context = notes.context(provenance, folder)
     widened = spaces(study, provenance, folder)
     found: set[str] = set()
@@ -33,6 +39,15 @@ def planned(table: pl.DataFrame, study: Study, provenance: Mapping[str, Any], fo
         if batch_size in study.batch_sizes:
             found |= _ids(rows, study, batch_size, widened.get(batch_size, [study.search.space]), context)
     return table if len(found) == len(table) else table.filter(pl.col("trial").is_in(list(found)))
+
+
+def searches(study: Study, provenance: Mapping[str, Any] | None) -> list[str]:
+    """What is noted before a study's first trial: all the searches that drew trials of its folder, this one the last.
+
+    A folder that has no such note, because an older driver began it, counts as one of another search.
+    """
+    before = [] if provenance is None else provenance.get("searches", ["unknown"])
+    return list(dict.fromkeys([*(before if isinstance(before, list) else ["unknown"]), _search(study)]))
 
 
 def spaces(study: Study, provenance: Mapping[str, Any], folder: Path) -> dict[int, list[Space]]:
@@ -48,6 +63,12 @@ def spaces(study: Study, provenance: Mapping[str, Any], folder: Path) -> dict[in
 def left_out(count: int) -> list[str]:
     """What is said of trials that are not planned: nothing where there are none."""
     return [f"{counted(count, 'trial')} of an earlier study, not counted"] if count else []
+
+
+def _search(study: Study) -> str:
+    """What decides which points a study draws at a batch size; the version, because it may draw others."""
+    found = [study.search.model_dump(mode="json"), study.seed, batchscope.__version__]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
 def _ids(rows: pl.DataFrame, study: Study, batch_size: int, revisions: list[Space], context: str) -> set[str]:
