@@ -78,7 +78,10 @@ def test_every_number_of_an_option() -> None:
 def test_idealised_hardware_takes_steps_and_examples() -> None:
     found = recommend(curve())
     assert found.idealised and (found.time_unit, found.cost_unit) == ("steps", "examples")
-    assert found.fastest.batch_size == SIZES[-1] and found.fastest.time.value == steps(SIZES[-1])
+    useful = curve().regimes.maximum_useful_batch_size.value or 0
+    assert 256 < useful <= 512 == found.fastest.batch_size and found.fastest.time.value == steps(512)
+    # S(B)^2 B is least at the critical batch size.
+    assert found.recommended.batch_size == CRITICAL and "neither is wasted" in found.recommended.why
     assert found.cheapest.batch_size == 1 and found.cheapest.cost.value == steps(1)
     # B S(B) = S0 B + E0 is at most a tenth above its value at 1 up to this batch size.
     limit = 0.1 * EXAMPLES / FEWEST + 1.1
@@ -166,8 +169,9 @@ def test_beyond_the_measured_batch_sizes_only_when_asked_and_then_marked() -> No
     assert beyond["batch_size"].to_list() == [2048, 4096]
     assert beyond["steps"].to_list() == pytest.approx([steps(2048), steps(4096)], rel=0.03)
     assert (beyond["steps_low"] < beyond["steps"]).all() and (beyond["steps"] < beyond["steps_high"]).all()
-    assert found.fastest.extrapolated and not found.fastest.hyperparameters
-    assert "extrapolated" in found.fastest.remarks[0] and any("extrapolated" in note for note in found.notes)
+    most = found.pareto_front[0]
+    assert most.extrapolated and not most.hyperparameters and not found.fastest.extrapolated
+    assert "extrapolated" in most.remarks[0] and any("extrapolated" in note for note in found.notes)
     between = recommend(curve([1, 4, 16, 64, 256]), batch_sizes=[32], extrapolate=True)
     assert between.fastest.extrapolated and between.fastest.steps.value == pytest.approx(steps(32), rel=0.03)
     with pytest.raises(AnalysisError, match="at least 3 batch sizes"):

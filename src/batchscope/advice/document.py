@@ -26,6 +26,8 @@ def document(found: Recommendation, *, workload: str, device: str | None = None)
         "idealised": found.idealised,
         "level": found.level,
         "units": {"time": found.time_unit, "cost": found.cost_unit, "energy": energy},
+        "headline": found.headline.to_dict(),
+        "recommended": _option(found.recommended),
         "fastest": _option(found.fastest),
         "cheapest": _option(found.cheapest),
         "balanced": _option(found.balanced),

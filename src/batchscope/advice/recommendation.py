@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -21,7 +21,8 @@ from batchscope.advice.verdicts import (
     within_budget,
     within_deadline,
 )
-from batchscope.amounts import count, counted, duration, number, parse_seconds
+from batchscope.amounts import bounds, count, counted, duration, number, parse_seconds
+from batchscope.analysis.headline import Headline, headline, knee, useful
 from batchscope.analysis.points import points
 from batchscope.analysis.steps import Curve
 from batchscope.errors import AnalysisError
@@ -41,7 +42,11 @@ class Recommendation:
             ``pareto_front``, ``extrapolated``, ``lower_bound``, ``remarks``, and ``hyperparameter/...``. Units are
             those of ``Option``.
         pareto_front: The options that no other beats in both time and cost, the fastest first.
-        fastest: The least time; among equals the cheapest.
+        headline: What to do in a sentence, why that can be believed, and what speaks against it.
+        recommended: What the headline names: for the deadline or the budget, if one was given; with a probe the
+            balanced option; on idealised hardware the knee, the least product of steps and examples.
+        fastest: The least time; among equals the cheapest. On idealised hardware of the batch sizes up to the
+            maximum useful one, for beyond it fewer steps are noise.
         cheapest: The least cost; among equals the fastest.
         balanced: The fastest of those that cost at most a tenth more than the cheapest.
         scaling: The fastest option for each number of devices: ``devices``, ``batch_size``, ``time``, ``time_low``,
@@ -62,6 +67,8 @@ class Recommendation:
     goal: Goal
     options: pl.DataFrame
     pareto_front: tuple[Option, ...]
+    headline: Headline
+    recommended: Option
     fastest: Option
     cheapest: Option
     balanced: Option
@@ -140,6 +147,8 @@ def recommend(
         options = idealised(found, optimizer, schedule)
         rests_on = of_ideal_hardware()
         unit = "examples"
+        within = {point.batch_size for point in useful(found, curve.regimes)}
+        quick = fastest(options, True, [option.batch_size in within for option in options.all])
     else:
         options = on_devices(
             found,
@@ -155,21 +164,35 @@ def recommend(
         _require_some(options, probe)
         rests_on = of_hardware(probe, link, counts, options.all, price, power)
         unit = "device-hours" if price is None else "money"
+        quick = fastest(options, False)
     if budget is not None and price is None:
         raise AnalysisError("a budget is money, and that needs a price: give --price PER_DEVICE_HOUR too")
     best = pareto_front(options)
     lines = scaling(options) if probe is not None else scaling(Options((), options.log_times, options.rates))
+    wanted = None if limit is None else within_deadline(options, limit)
+    paid = None if budget is None else within_budget(options, budget)
+    verdict = wanted or paid
+    if verdict is not None:
+        named = verdict.option
+    elif probe is None:
+        middle = knee([point for point in found if not point.extrapolated] or found, curve.regimes).batch_size
+        named = next(option for option in options.all if option.batch_size == middle)
+        named = replace(named, why="the least product of steps and examples: neither is wasted")
+    else:
+        named = balanced(options)
     return Recommendation(
         goal=curve.goal,
         options=table(options.all, best),
         pareto_front=best,
-        fastest=fastest(options, probe is None),
+        headline=_headline(curve, named, probe is None),
+        recommended=named,
+        fastest=quick,
         cheapest=cheapest(options, unit),
         balanced=balanced(options),
         scaling=lines,
         useful_devices=useful_devices(lines),
-        deadline=None if limit is None else within_deadline(options, limit),
-        budget=None if budget is None else within_budget(options, budget),
+        deadline=wanted,
+        budget=paid,
         left_out=pl.DataFrame(
             options.left_out, schema={"batch_size": pl.Int64, "devices": pl.Int64, "reason": pl.String}, orient="row"
         ),
@@ -179,6 +202,17 @@ def recommend(
         idealised=probe is None,
         level=curve.level,
     )
+
+
+def _headline(curve: Curve, named: Option, idealised: bool) -> Headline:
+    """The answer, with its time where a probe tells it."""
+    if idealised:
+        return headline(curve, named)
+    time = duration(named.time.value)
+    if not named.lower_bound and named.time.low is not None:
+        time += f" ({bounds(named.time.low, named.time.high, duration)})"
+    takes = f"{'at least' if named.lower_bound else 'about'} {time}, "
+    return headline(curve, named, place=named.place, takes=takes)
 
 
 def _checked(devices: Sequence[int], price: float | None, power: float | None, budget: float | None) -> tuple[int, ...]:

@@ -42,11 +42,13 @@ def pareto_front(options: Options) -> tuple[Option, ...]:
     return tuple(kept)
 
 
-def fastest(options: Options, idealised: bool) -> Option:
-    """The least time; among equals the cheapest."""
-    index = _least(options, _by_time)
+def fastest(options: Options, idealised: bool, allowed: Sequence[bool] | None = None) -> Option:
+    """The least time; among equals the cheapest. ``allowed`` says which options count, by default all."""
+    index = _least(options, _by_time, allowed)
     option, chance = options.all[index], _chance(options.log_times)[index]
     time = f"{count(option.time.value)} steps" if idealised else duration(option.time.value)
+    if allowed is not None and not all(allowed):
+        return replace(option, why=f"{time}, and no batch size up to the maximum useful one takes fewer")
     return replace(
         option, why=f"no option is faster than {time}; it is the fastest in {percent(chance)} of the samples"
     )

@@ -3,6 +3,7 @@
 from batchscope.analysis.audit import ExpectedSteps, expected_steps
 from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
 from batchscope.analysis.curve_comparison import Contour, NormalisedCurves, Speedup, compare, contour, speedup
+from batchscope.analysis.headline import Headline, headline
 from batchscope.analysis.laws import Law
 from batchscope.analysis.outcomes import Table, needed
 from batchscope.analysis.question import Answer, Given, Question, Refused
@@ -23,6 +24,7 @@ __all__ = [
     "Curve",
     "ExpectedSteps",
     "Given",
+    "Headline",
     "Interval",
     "Law",
     "NormalisedCurves",
@@ -39,6 +41,7 @@ __all__ = [
     "compare",
     "contour",
     "expected_steps",
+    "headline",
     "needed",
     "other_analyses",
     "plain_rows",

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from batchscope.analysis.headline import headline
 from batchscope.analysis.held_out import by_batch_size
 from batchscope.analysis.question import Refused
 from batchscope.analysis.questions import Answers, answered
@@ -39,7 +40,12 @@ def _goal(answers: Answers, analyses: bool) -> dict[str, Any]:
     if isinstance(curve, Refused):
         return {"refused": curve.reason}
     entry: dict[str, Any] = {"level": curve.level, "confirmed": curve.confirmed, "approximate": curve.approximate}
-    entry |= {"curve": _points(curve), "regimes": _regimes(curve.regimes), "notes": list(curve.notes)}
+    entry |= {
+        "headline": headline(curve).to_dict(),
+        "curve": _points(curve),
+        "regimes": _regimes(curve.regimes),
+        "notes": list(curve.notes),
+    }
     return entry | ({"analyses": other_analyses(answers)} if analyses else {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -10,11 +11,13 @@ from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
 from batchscope.advice.strong_scaling import sentence
 from batchscope.advice.verdicts import Verdict
-from batchscope.amounts import count, number, percent
+from batchscope.amounts import bounds, count, number, percent
+from batchscope.analysis.headline import LEADING
 from batchscope.cli.show import cell, printable
+from batchscope.cli.show_answers import print_headline
 from batchscope.errors import AnalysisError
 
-_CHOICES = ("fastest", "balanced", "cheapest", "deadline", "budget")
+_CHOICES = ("recommended", "fastest", "balanced", "cheapest", "deadline", "budget")
 
 
 def whole_numbers(text: str, example: str) -> list[int]:
@@ -43,9 +46,55 @@ def chosen(found: Recommendation, choice: str) -> Option:
     return option.option if isinstance(option, Verdict) else option
 
 
-def print_recommendation(to: Console, found: Recommendation) -> None:
-    """What to choose, the Pareto front, what more devices bring, and what it all rests on."""
-    to.print(Text(printable(str(found.goal)), style="bold"))
+def print_recommendation(to: Console, found: Recommendation, *, everything: bool = False) -> None:
+    """The answer and the other choices; with ``everything`` why, the Pareto front, and what it all rests on."""
+    print_headline(to, found.headline, everything=everything)
+    if everything:
+        _print_all(to, found)
+        return
+    to.print(_choices(found))
+    for verdict in (found.deadline, found.budget):
+        if verdict is not None:
+            to.print(Text(printable(verdict.sentence)))
+    if found.scaling.height > 1:
+        to.print(Text(sentence(found.scaling)))
+    left_out = len(found.headline.further)
+    reservations = f"{left_out} further reservation{'s' * (left_out != 1)}, " if left_out else ""
+    to.print(Text(f"{reservations}every option and what this rests on: the same with --all"))
+    if found.recommended.hyperparameters:
+        to.print(Text("a script that trains this setting: the same with --snippet pytorch"))
+
+
+def _choices(found: Recommendation) -> Table:
+    """A row for every choice: within 60 columns what matters, behind it what fits."""
+    rows = [("recommended", found.recommended), ("fastest", found.fastest), ("cheapest", found.cheapest)]
+    if not _same(found.balanced, found.recommended):
+        rows.append(("balanced", found.balanced))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    names = [name for name in LEADING if any(name in option.hyperparameters for _, option in rows)]
+    lower = found.idealised and found.recommended.lower_bound
+    heads = [
+        "batch\nsize",
+        "at least" if lower else "steps",
+        f"{percent(found.level, 3)}\ninterval",
+        *(name.replace("_", "\n") for name in names),
+    ]
+    if not found.idealised:
+        heads[1:3] = ["devices", "time", "cost" if found.cost_unit == "money" else found.cost_unit]
+    table.add_column("", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for label, option in rows:
+        cells = [label, number(option.batch_size)]
+        if found.idealised:
+            cells += [count(option.steps.value), bounds(option.steps.low, option.steps.high, count)]
+        else:
+            cells += [number(option.devices), found.shown_time(option.time.value), number(option.cost.value)]
+        table.add_row(*map(Text, [*cells, *(cell(option.hyperparameters.get(name)) for name in names)]))
+    return table
+
+
+def _print_all(to: Console, found: Recommendation) -> None:
     choices = [("fastest", found.fastest), ("within 10% of the cheapest", found.balanced), ("cheapest", found.cheapest)]
     told: list[Option] = []
     for label, option in choices:
@@ -113,7 +162,7 @@ def _pareto_front(found: Recommendation) -> Table:
     heads += [f"{percent(found.level, 3)} interval", found.cost_unit, ""]
     for head in heads:
         table.add_column("cost" if head == "money" else head, justify="right")
-    show = number if found.idealised else found.shown_time
+    show = count if found.idealised else found.shown_time
     for option in found.pareto_front:
         bounds = f"{show(option.time.low)} to {show(option.time.high)}"
         cells = [number(option.batch_size), *([] if found.idealised else [number(option.devices)])]

@@ -30,11 +30,14 @@ def analyze(
     equal_trials: Annotated[
         bool, typer.Option("--equal-trials", help="Take the same number of trials at every batch size.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every reservation and every analysis, not only what matters most.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the steps-to-result curve of every goal, its regimes, and how sure they are."""
+    """Say which batch size to take for every goal and why, with the curve and where its regimes end."""
     if holds_several(run):
-        _analyze_each(run, goal or [], equal_trials, as_json)
+        _analyze_each(run, goal or [], equal_trials, everything, as_json)
         return
     result = open_run(run)
     print_warnings(result)
@@ -43,14 +46,14 @@ def analyze(
     if as_json:
         print_json(result.summary(goal or (), equal_trials=equal_trials))
     for one in () if as_json else answers:
-        print_answers(console(), one)
+        print_answers(console(), one, folded="" if everything else "the same with --all")
     if result.weights_line and not as_json:
         console().print(f"weights: {printable(result.weights_line)}")
     if lacking(answers):
         raise typer.Exit(FAILED)
 
 
-def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: bool) -> None:
+def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, everything: bool, as_json: bool) -> None:
     """The same for a folder of runs. A run that refuses is named on standard error, and the others go on."""
     asked = [Goal.parse(text) for text in goals]  # what is no goal is refused once, not by every run
 
@@ -73,7 +76,7 @@ def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, as_json: b
         if not as_json:
             console().print(f"\n{printable(name)}", style="bold")
             for curve in curves[name]:
-                print_curve(console(), curve)
+                print_curve(console(), curve, everything=everything)
     if not curves:
         raise AnalysisError(f"none of the {len(documents)} runs in {folder} has an answer: see the reasons above")
     if as_json:

@@ -46,8 +46,12 @@ def recommend(
         str | None, typer.Option("--snippet", help="Print the setting instead: yaml (a study) or pytorch (a loop).")
     ] = None,
     choice: Annotated[
-        str, typer.Option("--choice", help="Of the snippet: fastest, balanced, cheapest, deadline or budget.")
-    ] = "balanced",
+        str,
+        typer.Option("--choice", help="Of the snippet: recommended, fastest, balanced, cheapest, deadline or budget."),
+    ] = "recommended",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every choice, the Pareto front, and what it all rests on.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recommend batch size, devices and hyperparameters for time or for money."""
@@ -77,4 +81,4 @@ def recommend(
     elif text is not None:
         print(text, end="")
     else:
-        print_recommendation(console(), found)
+        print_recommendation(console(), found, everything=everything)

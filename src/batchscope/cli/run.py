@@ -94,7 +94,7 @@ def _show(result: runs.Run) -> None:
     from batchscope.cli.show_answers import print_answers  # here, because workers begin before polars is read
 
     for answers in result.answers():
-        print_answers(console(), answers)
+        print_answers(console(), answers, folded=shlex.join(["batchscope", "analyze", str(result.folder), "--all"]))
     print_warnings(result)
     print_notes(result.notes)
     if result.weights_line:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from batchscope.amounts import batch_size, bounds, count, number, percent
-from batchscope.analysis import Refused
+from batchscope.amounts import NOTHING, batch_size, bounds, count, number, percent
+from batchscope.analysis import Headline, Refused, headline
+from batchscope.analysis.headline import LEADING
 from batchscope.analysis.held_out import by_batch_size, in_words
+from batchscope.analysis.steps import point_names
 from batchscope.cli.show import cell, printable
 
 if TYPE_CHECKING:
@@ -20,84 +22,104 @@ if TYPE_CHECKING:
 
 
 def interval(found: Interval) -> str:
-    """A value with its interval."""
-    if found.value is None and found.low is None and found.high is None:
-        return "not determined"
-    return (
-        f"{batch_size(found.value)}   ({percent(found.level, 3)} interval {bounds(found.low, found.high, batch_size)})"
-    )
+    """A batch size with its interval; where only one side is known, that side."""
+    ends = bounds(found.low, found.high, batch_size)
+    if found.value is not None:
+        return f"{batch_size(found.value)} ({ends})"
+    return "not determined" if ends == NOTHING else ends
 
 
 def curve_table(curve: Curve, *, width: int) -> Table:
-    """One row for each batch size; hyperparameters only where they fit."""
-    table = Table(title=Text(printable(str(curve.goal))), title_justify="left", title_style="bold")
-    level = percent(curve.level, 3)
-    promised = ["steps", f"{level} of trainings", "search"]
-    titles = ["batch size", *(promised if curve.confirmed else ["at least", f"{level} interval"])]
-    points = [name for name in curve.table.columns if name in ("learning_rate", "momentum")]
-    extra = points if width >= 72 else []
-    for title in (*titles, "reached", *(name.replace("_", " ") for name in extra)):
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in curve.table.iter_rows(named=True):
-        low, high = (row[f"tuned_{side}" if curve.confirmed else side] for side in ("low", "high"))
-        cells = [number(row["batch_size"]), count(row[curve.quantity]), bounds(low, high, count)]
-        cells += [count(row["steps"])] if curve.confirmed else []
-        cells += [f"{row['reached']}/{row['feasible']}", *(cell(row[name]) for name in extra)]
-        table.add_row(*map(Text, cells))
+    """One row for each batch size: within 60 columns what matters, behind it what fits."""
+    rows = list(curve.table.iter_rows(named=True))
+    low, high = ("tuned_low", "tuned_high") if curve.confirmed else ("low", "high")
+    of = "trainings" if curve.confirmed else "interval"
+    names = point_names(curve.table)
+    names = [*(name for name in LEADING if name in names), *(name for name in names if name not in LEADING)]
+    points = [(name.replace("_", "\n"), [cell(row[name]) for row in rows]) for name in names]
+    # A verdict is on the fewest of the search: it does not speak against what was trained again.
+    against = ("reason",) if curve.confirmed else ("reason", "verdict")
+    marks = ["!" if row["steps"] is not None and any(map(row.get, against)) else "" for row in rows]
+    columns = [
+        ("batch\nsize", [number(row["batch_size"]) for row in rows]),
+        ("steps" if curve.confirmed else "at least", [count(row[curve.quantity]) for row in rows]),
+        (f"{percent(curve.level, 3)} of\n{of}", [bounds(row[low], row[high], count) for row in rows]),
+        *points[: len(LEADING)],
+        *([("", marks)] if any(marks) else []),
+    ]
+    always = len(columns)
+    columns += points[len(LEADING) :]
+    columns += [("fewest of\nthe search", [number(row["steps"]) for row in rows])] if curve.confirmed else []
+    columns.append(("reached", [f"{row['reached']}/{row['feasible']}" for row in rows]))
+    table, room = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True), width
+    shown: list[list[str]] = []
+    for title, cells in columns:
+        room -= max(map(len, (*title.split("\n"), *cells))) + 2
+        if len(shown) < always or room >= 0:
+            table.add_column(Text("\n".join(map(printable, title.split("\n")))), justify="right", no_wrap=True)
+            shown.append(cells)
+    for row in zip(*shown, strict=True):
+        table.add_row(*map(Text, row))
     return table
 
 
-def print_curve(to: Console, curve: Curve) -> None:
-    """The table, the regimes, and what there is to say about them."""
-    to.print(curve_table(curve, width=to.width))
-    if not curve.confirmed and curve.table.get_column("steps").count():
-        to.print("  at least: the fewest of a search, which is lucky; confirm: {seeds: 5} in the study measures what a")
-        to.print("  fresh training takes" + _behind(curve))
-    regimes = curve.regimes
-    for title, found in (
-        ("perfect scaling until", regimes.perfect_scaling_until),
-        ("critical batch size", regimes.critical_batch_size),
-        ("maximum useful batch size", regimes.maximum_useful_batch_size),
-    ):
-        to.print(f"  {title:<26}{interval(found)}")
-    for row in curve.table.iter_rows(named=True):
-        for remark in (row.get("reason"), row.get("verdict")):
-            if remark and row["steps"] is not None:
-                to.print(f"  batch size {row['batch_size']}: {printable(remark)}")
-    for size, values in by_batch_size(curve.test).items():
-        to.print(f"  test examples, batch size {number(size)}: {printable(in_words(values, number))}")
-    for note in dict.fromkeys((*curve.notes, *regimes.notes)):
-        if not note.endswith((": see reason", ": see verdict")):  # said above, at the point itself
-            to.print(f"  note: {printable(note)}")
+def print_headline(to: Console, found: Headline, *, everything: bool = False) -> None:
+    """The goal, what to do about it, why that can be believed, and the reservations that matter most, or all."""
+    to.print(Text(printable(found.goal), style="bold"))
+    to.print(Text(printable(found.sentence)))
+    if found.trust:
+        to.print(Text(printable(found.trust)))
+    for caveat in (*found.caveats, *(found.further if everything else ())):
+        to.print(Text(f"! {printable(caveat)}"))
 
 
-def _behind(curve: Curve) -> str:
-    """How many times more the runners-up took, over all batch sizes."""
-    both = curve.table.drop_nulls(["steps", "runners_up"])
-    if both.is_empty():
-        return ""
-    ratio = float((both["runners_up"] / both["steps"]).log().mean())  # type: ignore[arg-type]
-    return (
-        f": up to about {number(math.exp(ratio), 2)} times as many, if only the seed is between it and its runners-up"
-    )
+def print_curve(to: Console, curve: Curve, *, everything: bool = False) -> int:
+    """The answer, the table and the regimes; returns how many reservations were left out."""
+    found = headline(curve)
+    print_headline(to, found, everything=everything)
+    if curve.table.get_column("steps").count():
+        to.print(curve_table(curve, width=to.width))
+        regimes = curve.regimes
+        for title, end in (
+            ("perfect scaling until", regimes.perfect_scaling_until),
+            ("critical batch size", regimes.critical_batch_size),
+            ("maximum useful batch size", regimes.maximum_useful_batch_size),
+        ):
+            to.print(f"{title:<27}{interval(end)}")
+    return 0 if everything else len(found.further)
 
 
-def print_answers(to: Console, answers: Answers) -> None:
-    """The curve of a goal, and in a line each what the other analyses found, or that they failed."""
+def print_answers(to: Console, answers: Answers, *, folded: str = "") -> None:
+    """The answer of a goal with its curve; then what the other analyses found, or that they failed.
+
+    Args:
+        to: Where.
+        answers: Of the goal.
+        folded: The command that shows all; then only what matters most is shown here, and it is named.
+    """
     if isinstance(refusal := answers.curve_or_refusal, Refused):
         to.print(f"{printable(str(answers.goal))} has no answer: {printable(refusal.reason)}")
         return
-    print_curve(to, answers.curve)
+    left_out = print_curve(to, answers.curve, everything=not folded)
+    if folded:
+        reservations = f"{left_out} further reservation{'s' * (left_out != 1)} and " if left_out else ""
+        for question, found in answers:
+            if isinstance(found, Refused) and found.is_fault:
+                to.print(Text(f"{question.name}: {printable(found.reason)}"))
+        to.print(Text(f"{reservations}what else was analysed: {printable(folded)}"), soft_wrap=True)
+        return
+    for size, values in by_batch_size(answers.curve.test).items():
+        to.print(Text(f"test examples, batch size {number(size)}: {printable(in_words(values, number))}"))
     refused = []
     for question, answer in answers:
         if not isinstance(answer, Refused):
-            to.print(f"  {printable(answer.words.title)}: {printable(answer.words.found)}")
+            to.print(Text(f"{printable(answer.words.title)}: {printable(answer.words.found)}"))
         elif answer.is_fault:
-            to.print(f"  {question.name}: {printable(answer.reason)}")
+            to.print(Text(f"{question.name}: {printable(answer.reason)}"))
         else:
             refused.append(question.name)
     if refused:
-        to.print(f"  not answered by this run (analyze --json says why): {', '.join(refused)}")
+        to.print(f"not answered by this run (analyze --json says why): {', '.join(refused)}")
 
 
 def lacking(answers: Sequence[Answers]) -> bool:

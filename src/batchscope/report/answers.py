@@ -1,45 +1,19 @@
-"""What a curve says, in one plain sentence, and what speaks against trusting it."""
+"""Where the regimes of a curve end, in one plain sentence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
-from batchscope.amounts import batch_size, count, number, percent
+from batchscope.amounts import batch_size, number, percent
 from batchscope.analysis import Curve
 from batchscope.report import figures
-from batchscope.report.wording import plain
 
 
-@dataclass(frozen=True)
-class CurveAnswer:
-    """The plain text of one goal: no markup, nothing escaped."""
-
-    goal: str
-    sentence: str
-    caveats: tuple[str, ...]
-
-
-def answer(curve: Curve) -> CurveAnswer:
-    """The answer for one goal, with every reservation that the analysis or the numbers themselves give."""
-    table = figures.steps_to_result(curve)
-    reached = table.drop_nulls("shown")
-    if reached.is_empty():
-        trials = f"{number(int(table['feasible'].sum()))} feasible trials"
-        sentence = f"No batch size has reached the goal: none of {trials} did."
-    elif figures.boundaries(curve)["place"].eq("unknown").all():
-        sentence = _fewest(reached)
-    else:
-        brackets = f" Brackets hold {percent(curve.level, 3)} intervals."
-        sentence = f"{_regimes(curve)} {_fewest(reached)}{brackets}"
-    return CurveAnswer(plain(curve.goal), sentence, tuple(map(_sentence, _caveats(curve, table))))
-
-
-def _sentence(caveat: str) -> str:
-    text = plain(caveat).strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+def regimes_in_words(curve: Curve) -> str:
+    """Where the regimes end, in a sentence; empty where nothing is known of them."""
+    if not figures.reached(curve) or figures.boundaries(curve)["place"].eq("unknown").all():
+        return ""
+    return f"{_regimes(curve)} Brackets hold {percent(curve.level, 3)} intervals."
 
 
 def bounds(row: dict[str, Any]) -> str:
@@ -64,7 +38,7 @@ def _regimes(curve: Curve) -> str:
         (
             "perfect_scaling_until",
             "beyond",
-        ): f"A doubled batch halves the steps up to the largest, {number(last)}",
+        ): f"Doubling the batch size halves the steps up to the largest, {number(last)}",
         ("perfect_scaling_until", "below"): "No doubling of the batch size halves the steps",
         ("critical_batch_size", "beyond"): f"the critical batch size is beyond {number(last)}",
         ("critical_batch_size", "below"): f"the critical batch size is below {number(first)}",
@@ -80,25 +54,3 @@ def _regimes(curve: Curve) -> str:
         elif row["place"] != "unknown":
             parts.append(otherwise[row["boundary"], row["place"]])
     return "; ".join(parts) + "."
-
-
-def _fewest(reached: pl.DataFrame) -> str:
-    best = reached.sort("shown", "batch_size").row(0, named=True)
-    tuned = best["tuned_seeds"] and best["shown"] == best["tuned"]
-    steps = f"{count(best['shown'])}" if tuned else f"at least {count(best['shown'])}"
-    text = f"The fewest steps, {steps}, are at batch size {number(best['batch_size'])}"
-    first = reached.row(0, named=True)
-    if best["batch_size"] == first["batch_size"]:
-        return f"{text}."
-    return f"{text}: {number(best['speedup'], 3)} times fewer than at {number(first['batch_size'])}."
-
-
-def _caveats(curve: Curve, table: pl.DataFrame) -> list[str]:
-    reached = table.drop_nulls("steps")
-    found = [*curve.notes, *curve.regimes.notes]
-    if reached.height and not reached["validated"].count():
-        found.append("Whether the best points lie well inside the search space was not checked.")
-    if table["feasible"].n_unique() > 1:
-        fewest, *_, most = table["feasible"].sort().to_list()
-        found.append(f"Batch sizes had different numbers of feasible trials, {fewest} to {most}.")
-    return found

@@ -44,12 +44,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under its own heading: paragraphs of plain text, then charts, then tables."""
+    """A part of the page under its own heading: paragraphs of plain text, then charts, then tables.
+
+    What is ``folded`` shows its heading, and the rest to who opens it.
+    """
 
     title: str
     paragraphs: Sequence[str] = ()
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
+    folded: bool = False
 
 
 def script_json(document: object) -> str:
@@ -103,7 +107,13 @@ def section(shown: Section, level: int = 2) -> str:
     charts = "".join(map(chart, shown.charts))
     grid = f'<div class="grid">{charts}</div>' if len(shown.charts) > 1 else charts
     tables = "".join(map(table, shown.tables))
-    return f"<section><h{level}>{escape(shown.title)}</h{level}>{paragraphs}{grid}{tables}</section>"
+    heading, body = f"<h{level}>{escape(shown.title)}</h{level}>", f"{paragraphs}{grid}{tables}"
+    return folded(heading, body) if shown.folded else f"<section>{heading}{body}</section>"
+
+
+def folded(heading: str, body: str) -> str:
+    """A section of which only the heading is seen until it is opened; both are markup."""
+    return f'<details class="part"><summary>{heading}</summary>{body}</details>'
 
 
 def definitions(values: Mapping[str, Any]) -> str:

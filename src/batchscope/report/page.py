@@ -13,10 +13,10 @@ import polars as pl
 from plotly.offline import get_plotlyjs
 
 from batchscope.amounts import batch_size, counted, duration, number, percent
-from batchscope.analysis import Curve
+from batchscope.analysis import Curve, Headline, headline
 from batchscope.analysis.outcomes import Outcomes
 from batchscope.report import answers, charts, figures, page_tables
-from batchscope.report.markup import Chart, Section, definitions, script_json, section
+from batchscope.report.markup import Chart, Section, definitions, folded, script_json, section
 from batchscope.report.palette import DARK, LIGHT, NAMED, stylesheet
 from batchscope.report.panels import all_goals, panel
 from batchscope.report.wording import escape, plain
@@ -43,6 +43,7 @@ def render(
     sections: Sequence[Section] = (),
     outcomes: Mapping[Goal, Outcomes] | None = None,
     refused: Mapping[str, str] | None = None,
+    first: Headline | None = None,
 ) -> str:
     """``report.html`` of a run, as text to be written in UTF-8.
 
@@ -60,6 +61,7 @@ def render(
         sections: Further parts, shown after the curves.
         outcomes: What became of the trials for each goal, where it is known already.
         refused: The goals that have no curve, and why.
+        first: The answer for the first goal, where more is known than its curve tells.
     """
     known = outcomes or {}
     panels = [
@@ -69,7 +71,7 @@ def render(
     body = [
         _header(curves, trials, summary, live),
         '<main id="main"><noscript><p class="note">The charts need JavaScript; the rest does not.</p></noscript>',
-        _answers(curves),
+        _answers(curves, first),
         _choice(curves) if len(curves) > 1 else "",
         *panels,
         section(Section("Goals without an answer", without)) if without else "",
@@ -153,19 +155,31 @@ def _header(curves: Sequence[Curve], trials: pl.DataFrame, summary: Mapping[str,
     )
 
 
-def _answers(curves: Sequence[Curve]) -> str:
+def _answers(curves: Sequence[Curve], first: Headline | None) -> str:
     if not curves:
         return "<p>No batch size has been analysed yet.</p>"
-    cards = []
-    for curve in curves:
-        answer = answers.answer(curve)
-        caveats = "".join(f"<li>{escape(caveat)}</li>" for caveat in answer.caveats)
-        cards.append(
-            f'<article class="answer"><h2>{escape(answer.goal)}</h2><p>{escape(answer.sentence)}</p>{_ends(curve)}'
-            + (f'<ul class="caveats" aria-label="Reservations">{caveats}</ul>' if caveats else "")
-            + "</article>"
-        )
+    found = [headline(curve) for curve in curves]
+    cards = [_card(curve, one) for curve, one in zip(curves, [first or found[0], *found[1:]], strict=True)]
     return f'<div class="answers">{"".join(cards)}</div>'
+
+
+def _card(curve: Curve, found: Headline) -> str:
+    """The answer of a goal: what to do, why that can be believed, what matters most against it; the rest is folded."""
+    trust = f'<p class="trust">{escape(found.trust)}</p>' if found.trust else ""
+    caveats = f'<ul class="caveats" aria-label="Reservations">{_items(found.caveats)}</ul>' if found.caveats else ""
+    further = [text for text in (answers.regimes_in_words(curve),) if text]
+    more = "".join(f"<p>{escape(text)}</p>" for text in further)
+    more += f'<ul class="caveats">{_items(found.further)}</ul>' if found.further else ""
+    what = "In words" + (f", and {counted(len(found.further), 'further reservation')}" if found.further else "")
+    return (
+        f'<article class="answer"><h2>{escape(found.goal)}</h2><p class="do">{escape(found.sentence)}</p>'
+        f"{trust}{caveats}{_ends(curve)}"
+        f"{f'<details><summary>{what}</summary>{more}</details>' if more else ''}</article>"
+    )
+
+
+def _items(texts: Sequence[str]) -> str:
+    return "".join(f"<li>{escape(text)}</li>" for text in texts)
 
 
 def _ends(curve: Curve) -> str:
@@ -200,7 +214,7 @@ def _costs(trials: pl.DataFrame) -> str:
         f"{counted(whole['diverged'], 'trial')} diverged."
     )
     shown = Chart(charts.trial_counts(costs, NAMED), "How the trials of every batch size ended", "trials")
-    return section(Section("Trials and cost", [text], [shown], [page_tables.costs(costs)]))
+    return section(Section("Trials and cost", [text], [shown], [page_tables.costs(costs)], folded=True))
 
 
 def _method() -> str:
@@ -217,14 +231,15 @@ def _method() -> str:
         "fitted law meet; the law says nothing beyond the batch sizes that were measured, and is not drawn there. "
         "A point is not validated when it lies near the edge of its search space: a better one may lie outside.",
     ]
-    return section(Section("How to read this", paragraphs))
+    return section(Section("How to read this", paragraphs, folded=True))
 
 
 def _provenance(provenance: Mapping[str, Any], study_text: str, summary: Mapping[str, Any]) -> str:
     document = base64.b64encode(json.dumps(dict(summary), indent=1).encode()).decode()
-    return (
-        f'<section class="provenance"><h2>Provenance</h2>{definitions(provenance)}'
+    return folded(
+        "<h2>Provenance</h2>",
+        f'<div class="provenance">{definitions(provenance)}'
         f'<h3>Study</h3><pre tabindex="0">{escape(study_text)}</pre>'
         f'<p><a download="summary.json" href="data:application/json;base64,{document}">Download summary.json</a>, '
-        "the same numbers for programs.</p></section>"
+        "the same numbers for programs.</p></div>",
     )

@@ -15,7 +15,7 @@ from batchscope.report.wording import name
 
 
 def curve(curve: Curve, columns: list[str]) -> Table:
-    """The curve, with the best point of every batch size.
+    """The curve, with the setting of every batch size: what matters first, what speaks against a point last.
 
     Args:
         curve: The curve.
@@ -24,41 +24,39 @@ def curve(curve: Curve, columns: list[str]) -> Table:
     shown = figures.steps_to_result(curve)
     names = [column.removeprefix(PREFIX) for column in columns if column.removeprefix(PREFIX) in shown.columns]
     checked = bool(shown["validated"].count())
+    remarked = shown.select(pl.any_horizontal(pl.col("reason", "verdict").is_not_null()).any()).item()
     rows = []
     for row in shown.iter_rows(named=True):
+        fewest = _interval(row["low"], row["high"])
         cells = [
             _number(row["batch_size"]),
             *_promised(curve, row),
-            *([_number(row["steps"])] if curve.confirmed else []),
-            _interval(row["low"], row["high"], row["verdict"]),
+            *(_value(row[hyperparameter]) for hyperparameter in names),
+            Cell(NOTHING if row["speedup"] is None else f"{number(row['speedup'], 3)}×", row["speedup"]),
+            Cell(count(row["examples"]), row["examples"]),
+            *([_number(row["steps"]), fewest] if curve.confirmed else []),
+            *(_number(row[number_of]) for number_of in ("reached", "feasible", "trials")),
         ]
         cells += [_checked(row)] if checked else []
-        cells += [
-            Cell(NOTHING if row["speedup"] is None else f"{number(row['speedup'], 3)}×", row["speedup"]),
-            _number(row["examples"]),
-            *(_number(row[count]) for count in ("reached", "feasible", "trials")),
-            *(_value(row[hyperparameter]) for hyperparameter in names),
-        ]
+        cells += [_remarks(row)] if remarked else []
         rows.append(cells)
     level = percent(curve.level, 3)
-    heads = ["batch size", "steps", *([f"{level} of fresh trainings", "fewest of the search"] * curve.confirmed)]
-    heads += [f"{level} interval of the expected fewest"]
-    heads += ["validated"] if checked else []
-    heads += ["speedup", "examples", "reached", "feasible", "trials", *map(name, names)]
-    return Table(
-        "The curve in numbers; a heading sorts the table by its column",
-        heads,
-        rows,
-    )
+    heads = ["batch size", "steps", f"{level} of trainings" if curve.confirmed else f"{level} interval"]
+    heads += [*map(name, names), "speedup", "examples"]
+    heads += ["fewest of the search", f"{level} of the expected fewest"] if curve.confirmed else []
+    heads += ["reached", "feasible", "trials", *(["validated"] if checked else []), *(["remarks"] if remarked else [])]
+    return Table("The curve in numbers; a heading sorts the table by its column", heads, rows)
 
 
 def _promised(curve: Curve, row: dict[str, Any]) -> list[Cell]:
     """The steps of a fresh training with their interval; else the fewest of the search, which they are at least."""
     if row["shown"] is None:
-        return [Cell("not reached")] + [Cell(NOTHING)] * curve.confirmed
-    if not curve.confirmed:
-        return [Cell(f"at least {number(row['steps'])}", row["steps"])]
-    return [Cell(count(row["shown"]), row["shown"]), _interval(row["shown_low"], row["shown_high"])]
+        return [Cell("not reached"), Cell(NOTHING)]
+    steps = count(row["shown"])
+    return [
+        Cell(steps, row["shown"]) if curve.confirmed else Cell(f"at least {steps}", row["steps"]),
+        _interval(row["shown_low"], row["shown_high"]),
+    ]
 
 
 def costs(costs: pl.DataFrame) -> Table:
@@ -91,13 +89,18 @@ def _value(value: float | str | None) -> Cell:
     return Cell(value, value) if isinstance(value, str) else _number(value)
 
 
-def _interval(low: float | None, high: float | None, verdict: str | None = None) -> Cell:
-    known = low is not None and high is not None
-    text = f"{count(low)} to {count(high)}" if known else f"at least {count(low)}" if low is not None else NOTHING
-    return Cell(text, low, f"verdict: {verdict}" if verdict else "")
+def _interval(low: float | None, high: float | None) -> Cell:
+    if low is None:
+        return Cell(NOTHING)
+    return Cell(f"at least {count(low)}" if high is None else f"{count(low)} to {count(high)}", low)
 
 
 def _checked(row: dict[str, Any]) -> Cell:
     valid = None if row["steps"] is None else row["validated"]
-    reason = f"reason: {row['reason']}" if valid is False and row["reason"] else ""
-    return Cell(NOTHING if valid is None else "yes" if valid else "no", str(valid), reason)
+    return Cell(NOTHING if valid is None else "yes" if valid else "no", str(valid))
+
+
+def _remarks(row: dict[str, Any]) -> Cell:
+    """What speaks against a point, in words, apart from its numbers."""
+    reason = row["reason"] if row["validated"] is False and row["steps"] is not None else None
+    return Cell("", note="; ".join(text for text in (reason, row["verdict"]) if text))

@@ -9,7 +9,7 @@ import polars as pl
 from batchscope.analysis import Curve
 from batchscope.analysis.outcomes import PREFIX, Outcomes
 from batchscope.report import charts, figures, page_tables, picture, tuning
-from batchscope.report.markup import Chart, Section, chart, section, table
+from batchscope.report.markup import Chart, Section, chart, folded, section, table
 from batchscope.report.palette import NAMED
 from batchscope.report.wording import escape, name, plain
 
@@ -101,10 +101,11 @@ def _space(index: int, curve: Curve, space: pl.DataFrame) -> str:
         f'<div class="grid small view" data-of="view-{i}">{panels}</div>' for i, (_, panels) in enumerate(views)
     )
     choice = f'<p class="views"><label>Upward axis <select>{options}</select></label></p>' if len(views) > 1 else ""
-    return (
-        "<section><h2>Search space</h2><p>Every trial of the search, at every batch size on the same axes. A best "
+    return folded(
+        "<h2>Search space</h2>",
+        "<p>Every trial of the search, at every batch size on the same axes. A best "
         "point near an edge, or near the trials that diverged, is worth checking.</p>"
-        f"{_KEY.format(_CONTOURS if figures.MOMENTUM in ups else '')}{choice}{grids}</section>"
+        f"{_KEY.format(_CONTOURS if figures.MOMENTUM in ups else '')}{choice}{grids}",
     )
 
 

@@ -129,7 +129,7 @@ def recommendation_section(found: Recommendation) -> Section:
             Chart(strong_scaling_chart(found, NAMED), f"Time to {goal} by number of devices", "strong-scaling")
         )
         tables.insert(1, _devices(found))
-    paragraphs = [f"What to do to reach {goal}.", sentence(found.scaling)]
+    paragraphs = [found.headline.sentence, sentence(found.scaling)]
     paragraphs += [verdict.sentence for verdict in (found.deadline, found.budget) if verdict is not None]
     paragraphs += [*found.assumptions, *(f"Note: {note}." for note in found.notes)]
     return Section(TITLE, [plain(text) for text in paragraphs if text], shown, tables)
@@ -141,7 +141,12 @@ def refused_section(reason: str) -> Section:
 
 
 def _chosen(found: Recommendation) -> Table:
-    rows = [("fastest", found.fastest), ("within 10% of the cheapest", found.balanced), ("cheapest", found.cheapest)]
+    rows = [
+        ("recommended", found.recommended),
+        ("fastest", found.fastest),
+        ("within 10% of the cheapest", found.balanced),
+        ("cheapest", found.cheapest),
+    ]
     for label, verdict in (("for the deadline", found.deadline), ("within the budget", found.budget)):
         if verdict is not None:
             rows.append((label, verdict.option))

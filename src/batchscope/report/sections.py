@@ -25,7 +25,7 @@ def sections(answers: Answers) -> list[Section]:
             except Exception as error:  # of the drawing, which must not cost the page
                 answer = Refused(error)
         without.append(f"{question.name.capitalize()}: {plain(answer.reason)}.")
-    return [*found, Section("What this run cannot answer", without)] if without else found
+    return [*found, Section("What this run cannot answer", without, folded=True)] if without else found
 
 
 def on_test(curve: Curve) -> list[Section]:
@@ -46,7 +46,9 @@ def on_test(curve: Curve) -> list[Section]:
         f"Measured where the winner of each batch size, and each run of it with new seeds, reached "
         f"{plain(curve.goal)}. Nothing was chosen by these numbers."
     )
-    return [Section("Test examples", [text], tables=[Table("Test examples", ["batch size", *names], rows)])]
+    return [
+        Section("Test examples", [text], tables=[Table("Test examples", ["batch size", *names], rows)], folded=True)
+    ]
 
 
 def section(answer: Answer) -> Section:
@@ -54,4 +56,4 @@ def section(answer: Answer) -> Section:
     words = answer.words
     title, file = plain(words.title), re.sub(r"\W+", "-", words.title.lower())
     paragraphs = [plain(words.explanation), f"Here: {plain(words.found)}."]
-    return Section(title, paragraphs, [Chart(analyses.chart(answer.result, NAMED), title, file)])
+    return Section(title, paragraphs, [Chart(analyses.chart(answer.result, NAMED), title, file)], folded=True)

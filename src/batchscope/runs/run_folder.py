@@ -254,6 +254,7 @@ class Run:
             title=self.workload,
             live=live,
             sections=() if live else [self._advice(first.curve, advice), *further],
+            first=None if advice is None else advice.headline,
         )
         return self._store.write_report(html)
 
