@@ -14,6 +14,7 @@ import batchscope.store.segments
 import batchscope.store.store
 from batchscope.errors import StoreError
 from batchscope.store import Store, find_runs
+from batchscope.store.disk import Files
 from batchscope.store.schema import OLD_STATUS, STATUSES
 from store.store_units import BATCH_SIZES, RUNGS, TRIALS, content, drive, trial_id, unit, whole
 from store.store_units import EVALUATIONS as EVALUATIONS_A_RUNG
@@ -75,6 +76,27 @@ def test_commits_merge_themselves(folder: Path, monkeypatch: pytest.MonkeyPatch)
             store.commit(*unit(*key))
             assert len(list((folder / "trials").glob(f"b{key[0]}-*"))) <= 4
             assert_whole(store, count)
+
+
+def test_what_was_read_once_is_not_read_again_until_there_is_more(folder: Path) -> None:
+    read: list[Path] = []
+
+    class Watched(Files):
+        def _read(self, path: Path) -> bytes:
+            read.append(path)
+            return super()._read(path)
+
+    with create(folder) as store:
+        store.commit(*unit(8, 0, 0))
+        reader = Store.open(folder, files=Watched)
+        first = content(reader)
+        assert any(path.suffix == ".parquet" for path in read)
+        read.clear()
+        assert_frame_equal(content(reader)[1], first[1])
+        assert not read
+        store.commit(*unit(8, 0, 1))
+        assert_frame_equal(content(reader)[1], content(Store.open(folder))[1])
+        assert len(content(reader)[1]) == 2 * len(first[1])
 
 
 def test_large_segments_are_scanned_and_never_merged_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

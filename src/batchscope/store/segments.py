@@ -87,7 +87,7 @@ class Segments:
         self.run = ""  # what marks the segments of this run; nothing where its provenance has no mark
         self._files = files
         self._pairs: dict[str, Pair] = {}
-        self._verified: set[str] = set()
+        self._verified: dict[str, tuple[str, ...]] = {}  # the columns of measurements whose bytes are right
 
     def read(self, read: Callable[[Snapshot], T]) -> T:
         """``read`` of a verified snapshot, done again if a driver merged away a file under its hands.
@@ -116,10 +116,9 @@ class Segments:
                 continue
             data = self._files.read(name)
             if not _has_checksum(pair.measurements, data):  # damaged since it was verified
-                self._verified.discard(pair.measurements)
+                del self._verified[pair.measurements]
                 raise FileNotFoundError(2, "damaged meanwhile", name)
-            columns = tuple(pl.read_parquet_schema(io.BytesIO(data)))
-            small.setdefault(columns, []).append(io.BytesIO(data))
+            small.setdefault(self._verified[pair.measurements], []).append(io.BytesIO(data))
         frames = [pl.read_parquet(files) for files in small.values()]
         return [pl.concat(frames, how="diagonal").lazy(), *large] if frames else large
 
@@ -142,7 +141,7 @@ class Segments:
         name = f"b{batch_size}-{identity}-{_checksum(data)}.parquet"
         self._files.write(f"{TRIALS}/{name}", data)
         self._pairs[name] = Pair(name, partner, batch_size, replaced, self.run, trials)
-        self._verified.add(partner)
+        self._verified[partner] = tuple(measurements.columns)
 
     def is_large(self, pair: Pair) -> bool:
         """Whether its measurements are best left as they are: scanned, never merged again."""
@@ -232,7 +231,7 @@ class Segments:
                 schema = pl.read_parquet_schema(file)
             if not is_measurements(schema):
                 raise _UnfitError(f"is no commit of a run ({partner} has other columns)")
-            self._verified.add(pair.measurements)
+            self._verified[pair.measurements] = tuple(schema)
         return pair
 
 
