@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from analysis.hand_made import Trial, tables
-from batchscope.analysis import expected_steps, tail
-from batchscope.analysis.audit import boundary, position, trials_needed
+from batchscope.analysis import expected_steps
+from batchscope.analysis.audit import boundary, position
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
@@ -88,12 +88,3 @@ def test_intervals_of_a_small_search_hold_its_expected_steps() -> None:
         row = expected_steps(*trials, GOAL, counts=[4]).table.row(0, named=True)
         hits.append(row["low"] <= 30 * 4 / 3 <= row["high"])  # the mean minimum of 4 such trials
     assert 0.8 <= np.mean(hits) <= 1
-
-
-def test_more_trials_are_needed_where_fast_ones_are_rarer() -> None:
-    generator = np.random.default_rng(0)
-    common = tail.Tail(np.zeros(9), np.full(9, 0.3), np.full(9, 0.5), 16)
-    rare = tail.Tail(np.zeros(9), np.full(9, 1.0), np.full(9, 0.5), 16)
-    few, many = trials_needed(common, generator), trials_needed(rare, generator)
-    assert few is not None and many is not None
-    assert few < many

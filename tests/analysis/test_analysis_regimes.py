@@ -107,3 +107,13 @@ def test_what_has_no_interval_is_no_number_and_says_why() -> None:
         assert (end.value is None) == bool(found.reason(name))
     sure = regimes(sizes, steps, np.log(steps) + 0.01 * np.random.default_rng(0).standard_normal((1000, 4)))
     assert sure.undetermined == () and sure.reason("critical_batch_size") is None
+
+
+def test_steps_that_rise_with_the_batch_size_are_named_and_do_not_bend_the_law() -> None:
+    steps = 60 * (1 + 100 / SIZES)
+    plain = of(steps)
+    harmed = of(np.where(SIZES > 3000, 2 * steps, steps))
+    note = next(note for note in harmed.notes if "steps rise" in note)
+    assert f"{SIZES[SIZES > 3000][0]:g}" in note and not any("rise" in note for note in plain.notes)
+    assert harmed.critical_batch_size.value == pytest.approx(plain.critical_batch_size.value, rel=0.03)
+    assert harmed.maximum_useful_batch_size.value == pytest.approx(plain.maximum_useful_batch_size.value, rel=0.15)

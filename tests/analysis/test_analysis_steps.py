@@ -12,6 +12,7 @@ from analysis.simulated_studies import GOAL as SIMULATED
 from analysis.simulated_studies import SURFACES, expected_minimum, tables
 from batchscope.advice.recommendation import recommend
 from batchscope.analysis import Curve, compare, steps_to_result
+from batchscope.analysis.two_optima import two_optima
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 
@@ -235,3 +236,18 @@ def test_one_trial_of_many_has_no_factor_within_which_its_steps_are_known() -> N
     verdict = row(steps_to_result(*by_hand(*rows), GOAL))["verdict"]
     assert isinstance(verdict, str) and "1 of 12 reached the goal, which says next to nothing of the steps" in verdict
     assert "within a factor" not in verdict
+
+
+def test_two_optima_are_told_and_one_is_not() -> None:
+    draw = np.random.default_rng(0)
+
+    def found(*optima: float) -> tuple[str, str] | None:
+        points = draw.random((64, 2))
+        away = np.min([((points - at) ** 2).sum(1) / 0.35**2 for at in optima], axis=0)
+        steps = np.round(100 * np.exp(away + 0.05 * draw.standard_normal(64)))
+        columns = {"trial": list(map(str, range(64))), "goal_step": np.where(steps < 150, steps, np.nan)}
+        group = pl.DataFrame(columns | {f"hyperparameter/{name}": x for name, x in zip("ab", points.T, strict=True)})
+        return two_optima(group.with_columns(pl.col("goal_step").fill_nan(None)), ["a", "b"])
+
+    assert sum(found(0.2, 0.75) is not None for _ in range(10)) >= 7
+    assert not any(found(0.5) for _ in range(20))

@@ -24,8 +24,6 @@ from batchscope.spec.goal import Goal
 Array = NDArray[np.float64]
 Space = Mapping[str, tuple[float, float, str]]  # name -> smallest value, largest value, scale of sampling
 WIDE = 2.0  # an interval of steps that spans this factor is as wide as a doubling of the batch size
-_MARGIN = 1.5
-_MOST_TRIALS = 4096
 _KNOWN = 0.99
 
 
@@ -55,30 +53,6 @@ def boundary(point: Mapping[str, object], space: Space, edge: float) -> str | No
             side, limit = ("lower", low) if place < 0.5 else ("upper", high)
             return f"the best {name}, {value:g}, is within {edge:g} of the {side} side of its space, {limit:g}"
     return None
-
-
-def trials_needed(fitted: tail.Tail, generator: np.random.Generator, level: float = 0.9) -> int | None:
-    """How many trials would bring the interval of steps to result within a factor of 2; ``None`` beyond 4096.
-
-    Studies of 2, 4, 8, ... times as many trials are drawn from the fitted tail, raced and analysed; the first
-    number whose median interval is narrow enough is given.
-    """
-    trials = fitted.trials
-    while (trials := 2 * trials) <= _MOST_TRIALS:
-        if np.median([_width(fitted, trials, draw, generator, level) for draw in range(9)]) <= math.log(WIDE):
-            return trials
-    return None
-
-
-def _width(fitted: tail.Tail, trials: int, draw: int, generator: np.random.Generator, level: float) -> float:
-    one = tail.Tail(fitted.mu[[draw]], fitted.sigma[[draw]], fitted.xi[[draw]], fitted.trials)
-    hazard = np.cumsum(generator.exponential(size=min(trials, 128))) * fitted.trials / trials
-    first = np.exp(np.minimum(one.log_steps(hazard)[0], 60.0))
-    end = first[0] * _MARGIN
-    seen = first[first <= end]
-    again = tail.fit(seen / 1.05, seen, np.full(trials - len(seen), end), 200, generator)
-    low, high = central(again.expected(trials, np.zeros(1)), level)
-    return math.log(high / low)
 
 
 def central(samples: Array, level: float) -> tuple[float, float]:

@@ -20,6 +20,7 @@ TOLERANCE = 1.25
 # A measured curve holds one draw of its noise already; a second one, bent into shape, spreads the boundaries more
 # widely than they vary. The factor was chosen by coverage: docs/statistics.md.
 _CALIBRATION = 0.9
+_RISE, _SURE = np.log(1.1), 0.98
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ def regimes(
         return Regimes(unknown, unknown, unknown, tolerance, None, (note,))
     x, observed = np.log(batch_sizes), np.log(steps)
     sampled = log_samples if log_samples is not None else _scattered(batch_sizes, steps)
+    risen = rising(sampled)
+    if risen.any():  # larger batch sizes that harm are no evidence of how those before them scale
+        observed, sampled = (np.where(risen, np.minimum.accumulate(curve, -1), curve) for curve in (observed, sampled))
+        steps = np.exp(observed)
     # Half the width of the central 68%: a few samples far out, where the upper end is open, must not decide the
     # weights.
     deviation = np.diff(np.quantile(sampled, [0.16, 0.84], axis=0), axis=0)[0] / 2 + 0.01
@@ -108,11 +113,24 @@ def regimes(
     chosen = laws.fit(batch_sizes, smooth, curves[1:], sharpness=None, level=level) if sharper else plain
     ends = [Interval.from_log_samples(_exp(edge[0]), edge[1:], level) for edge in (first, last)]
     notes = _notes(batch_sizes, float(first[0]), plain, float(last[0]))
+    if risen.any():
+        larger = ", ".join(f"{size:g}" for size in batch_sizes[risen])
+        notes += (f"steps rise with the batch size: at {larger} the goal takes more of them than before",)
     found = dict(zip(_PLACES, (ends[0], plain.critical_batch_size, ends[1]), strict=True))
     vague = tuple(name for name, end in found.items() if end.value is not None and end.low is None and end.high is None)
     notes += tuple(_UNDETERMINED.format(name.replace("_", " ")) for name in vague)
     until, critical, useful = (Interval(None, None, None, level) if name in vague else found[name] for name in found)
     return Regimes(until, critical, useful, tolerance, chosen, notes, vague)
+
+
+def rising(log_samples: Array) -> NDArray[np.bool_]:
+    """At which batch sizes (M,) a goal surely takes more steps than at a smaller one; from samples (D, M)."""
+    middle = np.median(log_samples, axis=0)
+    risen = np.zeros(len(middle), dtype=bool)
+    for place in range(1, len(middle)):
+        best = int(middle[:place].argmin())
+        risen[place] = np.mean(log_samples[:, place] > log_samples[:, best] + _RISE) >= _SURE
+    return risen
 
 
 def perfect_scaling_until(x: Array, curves: Array, tolerance: float) -> Array:

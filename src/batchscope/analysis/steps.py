@@ -14,12 +14,15 @@ import polars as pl
 
 from batchscope.amounts import number
 from batchscope.analysis import tail
-from batchscope.analysis.audit import WIDE, Space, boundary, central, trials_needed
+from batchscope.analysis.audit import WIDE, Space, boundary, central
 from batchscope.analysis.held_out import on_test
 from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
 from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
+from batchscope.analysis.searched import dimensions, searched
+from batchscope.analysis.tuned_optimum import Optimum, tuned_optimum
 from batchscope.analysis.tuned_steps import TunedSteps, promised
+from batchscope.analysis.two_optima import two_optima
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
 from batchscope.spec.study import EDGE
@@ -47,10 +50,16 @@ _LAST_COLUMNS: Kinds = {
     "tuned_seeds": pl.Int64,
     "runners_up": pl.Float64,
     "winner": pl.String,
+    "optimum": pl.Float64,
+    "optimum_low": pl.Float64,
+    "optimum_high": pl.Float64,
 }
 
-_HARDLY = 10.0  # an interval that spans this factor is no knowledge worth a number
+_HARDLY = 5.0  # an interval that spans this factor is no knowledge worth a number
 RUNNERS_UP = 5
+_MOST_TRIALS = 4096
+_COARSE = 1.15  # times the steps of the optimum: what was found takes so many that it is worth saying
+_UNKNOWN = 2  # hyperparameters, of trials whose settings are not known
 _MOST_RUNGS = 8  # of those at which trials were pruned, in a sentence
 
 
@@ -81,13 +90,15 @@ class Curve:
       of these trainings missed the goal; without a value half of them did;
     * ``runners_up``: the median steps of the up to five trials behind the fastest, which tells how far luck may have
       carried it: were there only the seed between them, a fresh training would take as many. Null without one;
-    * ``winner``: the trial of the search that took the fewest steps.
+    * ``winner``: the trial of the search that took the fewest steps;
+    * ``optimum``, ``optimum_low``, ``optimum_high``: the steps that the best setting of the whole space would take
+      (``tuned_optimum``); null where no batch size tried two settings.
 
-    Where every point that reached the goal was trained again the curve is ``confirmed``: ``quantity`` is then
-    ``tuned``, and the regimes and ``log_samples`` (D, M), the joint samples that their intervals come from, are of the
-    medians, with ``log_fresh`` (D, M) those of one fresh training each. Otherwise ``quantity`` is ``steps``, a lower
-    bound of what a training takes, and both are of S(B). They are logarithms, NaN where nothing is known: what two
-    seeds say has samples so far out that steps themselves would be infinite.
+    The regimes are those of the optimum. Where every point that reached the goal was trained again the curve is
+    ``confirmed``: ``quantity`` is then ``tuned``, and ``log_samples`` (D, M) are joint samples of the medians, with
+    ``log_fresh`` (D, M) those of one fresh training each. Otherwise ``quantity`` is ``steps``, a lower bound of what a
+    training takes, and both are of S(B), as are the regimes where there is no optimum. They are logarithms, NaN where
+    nothing is known: what two seeds say has samples so far out that steps themselves would be infinite.
 
     ``approximate`` says why the curve is not exact, where trials were pruned: a pruned trial might have won, so
     ``steps`` is an upper bound; and the intervals take it as one that was merely not watched for longer, though it was
@@ -153,10 +164,13 @@ def steps_to_result(
     names = hyperparameters(found.table.columns)
     groups = dict(found.search(trials_per_batch_size))
     promises = promised(found.table, groups, names, level=level, samples=samples)
+    optimum = _optimum(groups, promises, names, samples)
     points = [
         _Point.of(found, group, names, _space_at(space, batch_size), edge, level, samples, promises.get(batch_size))
         for batch_size, group in groups.items()
     ]
+    for point in points:
+        point.judge(optimum, level)
     kinds: Kinds = {name: found.table.schema[PREFIX + name] for name in names}
     table = pl.DataFrame([point.row for point in points], schema=_FIRST_COLUMNS | kinds | _LAST_COLUMNS)
     reached = [point for point in points if point.row["steps"] is not None]
@@ -170,13 +184,27 @@ def steps_to_result(
     shown = table.filter(inside)
     steps = shown.get_column(quantity).to_numpy() * 1.0
     sizes = shown.get_column("batch_size").to_numpy() * 1.0
-    boundaries = regimes(sizes, steps, medians[:, inside.to_numpy()], tolerance=tolerance, level=level)
+    curves = medians[:, inside]
+    if optimum and len(sizes):
+        curves = np.column_stack([optimum.at(int(size)) for size in sizes])
+        steps = np.exp(np.median(curves, axis=0))
+    boundaries = regimes(sizes, steps, curves, tolerance=tolerance, level=level)
     approximate = _approximate(found.table)
-    notes = _notes(found, table, confirmed, approximate)
+    notes = (*_notes(found, table, confirmed, approximate), *_of_optima(table, quantity, groups, names))
     if missed := table.filter(pl.col("steps").is_null()).get_column("batch_size").to_list():
         notes = (*notes, f"where the goal was not reached {nearest(measurements, goal, missed)}")
     test = on_test(measurements, [group for point in reached for group in _chosen(found, point.row, names)])
     return Curve(goal, table, boundaries, level, confirmed, notes, medians, approximate, test, fresh)
+
+
+def _optimum(
+    groups: Mapping[int, pl.DataFrame], promises: Mapping[int, TunedSteps], names: list[str], samples: int
+) -> Optimum | None:
+    """The optimum of the space; None where no batch size tried two settings, for then nothing tells how far it is."""
+    known, varied = searched(groups, promises), dimensions(groups, names)
+    if varied == 0 or not any(len(one.log_steps) + len(one.watched) > 1 for one in known):
+        return None
+    return tuned_optimum(known, _UNKNOWN if varied is None else varied, samples=samples)
 
 
 def _joint(columns: Sequence[Array | None], samples: int) -> Array:
@@ -240,16 +268,31 @@ class _Point:
         if space is not None:
             row["reason"] = boundary({name: row[name] for name in names}, space, edge)
             row["validated"] = row["reason"] is None
-        if high > WIDE * low:
-            row["trials_needed"] = needed = trials_needed(fitted, generator, level)
-            remedy = f"about {needed} would do" if needed else "more of them alone would hardly help: change the space"
-            known = f"steps are known within a factor of {number(high / low, 2)}"
-            if high > _HARDLY * low:
-                known = (
-                    f"{row['reached']} of {feasible.height} reached the goal, which says next to nothing of the steps"
-                )
-            row["verdict"] = f"too few trials: {known}; {remedy}"
         return cls(row, np.log(sample), None if promise is None else _entered(row, promise))
+
+    def judge(self, optimum: Optimum | None, level: float) -> None:
+        """Enter the optimum into the row, and whether there were too few trials to know it."""
+        row = self.row
+        if row["steps"] is None:
+            return
+        size, remedy = int(str(row["batch_size"])), "several at each batch size would tell how far the best setting is"
+        if optimum is None:
+            low, high = (float(str(row[side])) for side in ("low", "high"))
+        else:
+            sample = optimum.seen(size)
+            low, high = np.exp(central(sample, level)).tolist()
+            row |= {"optimum": float(np.exp(np.median(sample))), "optimum_low": low, "optimum_high": high}
+        if high <= WIDE * low:
+            return
+        if optimum is not None:
+            row["trials_needed"] = needed = optimum.trials_needed(size, WIDE, level)
+            remedy = f"about {number(needed)} would do"
+            if needed > _MOST_TRIALS:
+                row["trials_needed"], remedy = None, "more of them alone would hardly help: change the space"
+        known = f"steps are known within a factor of {number(high / low, 2)}"
+        if high > _HARDLY * low:
+            known = f"{row['reached']} of {row['feasible']} reached the goal, which says next to nothing of the steps"
+        row["verdict"] = f"too few trials: {known}; {remedy}"
 
 
 def _chosen(found: Outcomes, point: Mapping[str, object], names: list[str]) -> list[pl.DataFrame]:
@@ -289,6 +332,29 @@ def _approximate(trials: pl.DataFrame) -> str | None:
         f"at rungs {rungs}; one of them might have won, so steps to result is an upper bound. The intervals are to be "
         "trusted less: they take these trials as not watched for longer, though they were dropped for their values"
     )
+
+
+def _of_optima(table: pl.DataFrame, quantity: str, groups: Mapping[int, pl.DataFrame], names: list[str]) -> list[str]:
+    """Where the search was too coarse for its optimum, and where it found two."""
+    notes = []
+    coarse = table.filter(pl.col(quantity) > _COARSE * pl.col("optimum"))
+    if coarse.height:
+        sizes = ", ".join(map(str, coarse.get_column("batch_size")))
+        most = float((coarse.get_column(quantity) / coarse.get_column("optimum")).to_numpy().max())
+        notes.append(
+            f"the search was too coarse for its optimum at batch size {sizes}: its best setting would take up to "
+            f"{number(most, 2)} times fewer steps than the one that was found; the regimes are those of the former"
+        )
+    for size, group in groups.items():
+        if (trials := two_optima(group, names)) is not None:
+            rows = [group.row(by_predicate=pl.col("trial") == trial, named=True) for trial in trials]
+            points = [", ".join(f"{name} {_shown(row[PREFIX + name])}" for name in names) for row in rows]
+            notes.append(f"two optima at batch size {size}, with slow settings between: {points[0]}; and {points[1]}")
+    return notes
+
+
+def _shown(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool, approximate: str | None) -> tuple[str, ...]:

@@ -69,6 +69,8 @@ def _points(curve: Curve) -> list[dict[str, Any]]:
         tuned = None if seeds is None else {"value": value, "low": low, "high": high, "seeds": seeds}
         fewest = {"value": row["steps"], "low": row.pop("low"), "high": row.pop("high")}
         row |= {"tuned": tuned, "expected_fewest": None if row["steps"] is None else fewest}
+        optimum = {end or "value": row.pop(f"optimum{'_' if end else ''}{end}") for end in ("", "low", "high")}
+        row |= {"optimum": None if optimum["value"] is None else optimum}
         further = {"hyperparameters": None if row["steps"] is None else point}
         if row["batch_size"] in test:
             further["test"] = test[row["batch_size"]]

@@ -20,7 +20,7 @@ if the one that is promised missed any, the interval is open above.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -76,7 +76,7 @@ class Confirmation:
         log_steps[row, column] = np.log(last.to_numpy())
         missed[row, column] = known["goal_step"].is_null().to_numpy()
         reached = known.drop_nulls("goal_step")
-        gaps = np.log(reached["goal_step"].to_numpy() / np.maximum(reached["before"].to_numpy(), 1))
+        gaps = np.log(reached["goal_step"].to_numpy() / (reached["before"].to_numpy() + 1.0))
         gap = float(np.sqrt((gaps**2).mean())) if len(gaps) else 0.0
         return cls(tuple(candidates["candidate"]), log_steps, missed, gap)
 
@@ -121,6 +121,9 @@ class TunedSteps:
         missed: How many of them missed the goal.
         log_median: (D,) samples of the logarithm of the median; empty where it has no interval.
         log_fresh: (D,) likewise of one fresh training, by the same medians.
+        noise: Standard deviation of log steps over seeds; None where nothing tells it.
+        again: Log steps of the trainings with new seeds, by the trial of the search whose setting they have; the last
+            step that was watched where the goal was missed.
     """
 
     trial: str
@@ -129,6 +132,8 @@ class TunedSteps:
     missed: int
     log_median: Array
     log_fresh: Array
+    noise: float | None = None
+    again: Mapping[str, Array] = field(default_factory=dict)
 
 
 def tuned_steps(
@@ -190,14 +195,16 @@ def _promise(
     # As many as half missed: the median is beyond what was watched.
     value = float(logs.mean() if not misses else np.median(np.where(missed, np.inf, logs))) if count else np.inf
     freedom = own[1] + others[1]
+    # Steps are known no better than the evaluations lie apart.
+    variance = max((own[0] + others[0]) / max(freedom, 1), found.gap**2 / 12)
+    noise = float(np.sqrt(variance)) if freedom else None
+    again = {name: steps[~np.isnan(steps)] for name, steps in zip(found.trials, found.log_steps, strict=True)}
     none = np.empty(0)
     if not np.isfinite(value) or not freedom:
         known = float(np.exp(value)) if np.isfinite(value) else None
-        return TunedSteps(trial, Interval(known, None, None, level), count, misses, none, none)
+        return TunedSteps(trial, Interval(known, None, None, level), count, misses, none, none, noise, again)
     from scipy.special import stdtrit  # here, because whoever asks how far a run is need not wait for it
 
-    # Steps are known no better than the evaluations lie apart.
-    variance = max((own[0] + others[0]) / freedom, found.gap**2 / 12)
     reach = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance * (1 + 1 / count)))
     generator = numpy_generator("tuned steps", size)
     deviation = np.sqrt(variance * freedom / generator.chisquare(freedom, samples))
@@ -205,4 +212,4 @@ def _promise(
     fresh = median + deviation * generator.standard_normal(samples)
     low, high = np.exp(value - reach), np.exp(min(value + reach, _LARGEST))
     steps = Interval(float(np.exp(value)), float(low), None if misses else float(high), level)
-    return TunedSteps(trial, steps, count, misses, median, fresh)
+    return TunedSteps(trial, steps, count, misses, median, fresh, noise, again)

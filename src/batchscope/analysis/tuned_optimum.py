@@ -1,0 +1,225 @@
+"""The tuned optimum: the steps that the best setting of the whole space would take, at every batch size.
+
+Legend: M batch sizes, n trials of a search, K of them near its fastest, D samples, G nodes of the height of the
+optimum, U of the heights above it, P powers.
+
+The best setting that a search has found lies above the optimum of its space, the farther the narrower the optimum is:
+where it narrows with the batch size, the steps of what was found stop falling although those of the optimum go on. How
+far above is known from how densely settings lie near the best. Let g be the median log steps of a setting, and m that
+of the best. Then, near m,
+
+1. of n trials n phi u**k lie below m + u, in expectation, and their number is Poisson: the volume of the settings that
+   are so good. In d hyperparameters k is d/2 at a smooth optimum, d where training diverges just beyond it, and less
+   where a hyperparameter does not matter; where the optimum lies, how it moves and how many there are is not asked;
+2. a training takes g and the noise of its seed, normal in log steps, whose size those tell that were trained again;
+3. trials within 1.5 times the fewest steps count as they are, all others as slower than that, or than they were watched
+   for: so it does not matter how long a policy trains what has lost;
+4. phi is that of a Gamma distribution about a line in log batch size through the other batch sizes, as sure of it as
+   four trials; k is one for all, m is free at each.
+
+A surface fitted over the hyperparameters (a Gaussian process, joint over batch sizes, stopped trials as slower) says
+more where it is right, on a bowl, and was wrong in every second interval where training diverges beside the optimum, at
+twenty times the work: docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchscope.analysis.searched import Searched
+from batchscope.seeds import numpy_generator
+
+Array = NDArray[np.float64]
+_POWERS = np.array([0.5, 1.0, 1.5, 2.0, 3.0])
+# Of these powers, by the number of hyperparameters.
+_WEIGHTS = {1: (4.0, 2.0, 0.5, 0.2, 0.1), 2: (1.5, 4.0, 2.0, 1.0, 0.3), 3: (0.7, 2.0, 4.0, 2.0, 1.0)}
+_MORE = (0.5, 1.5, 3.0, 3.0, 2.0)
+_NOISES = np.array([0.03, 0.06, 0.12, 0.25])  # each as likely, where nothing was trained again
+_VOICE = 4.0  # of the other batch sizes in phi, in trials
+_BEND = 0.5  # of log phi about its line
+_SLOPE = 0.35  # of that line for a doubling of the batch size
+_HEIGHTS = np.geomspace(0.004, 2.5, 48) - 0.004
+_ROUNDS = 3
+# So that the trials that are asked for suffice eight times in ten: docs/statistics.md.
+_SURELY, _LIKELY = 0.75, 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Samples of the tuned optimum.
+
+    Attributes:
+        batch_sizes: (M,).
+        log_steps: (D, M) of the logarithm of its steps.
+        density: (D, M) of phi n: how many trials of the search lie within a factor e of it.
+        power: (D,) of k.
+        trials: (M,) n.
+        delay: (M,) log distance from where a goal is crossed, as ``log_steps`` count, to where an evaluation sees it.
+    """
+
+    batch_sizes: tuple[int, ...]
+    log_steps: Array
+    density: Array
+    power: Array
+    trials: Array
+    delay: Array
+
+    def seen(self, batch_size: int) -> Array:
+        """Samples (D,) of the logarithm of the steps that an evaluation sees."""
+        return np.asarray(self.at(batch_size) + self.delay[self.batch_sizes.index(batch_size)])
+
+    def at(self, batch_size: int) -> Array:
+        """Samples (D,) of log steps at one batch size."""
+        return np.asarray(self.log_steps[:, self.batch_sizes.index(batch_size)])
+
+    def trials_needed(self, batch_size: int, factor: float, level: float) -> int:
+        """How many trials would bring the interval at a batch size within ``factor``.
+
+        It narrows as the best of n trials nears the optimum, with n**(-1/k).
+        """
+        low, high = np.quantile(self.at(batch_size), [(1 - level) / 2, (1 + level) / 2])
+        trials = self.trials[self.batch_sizes.index(batch_size)]
+        needed = trials * np.maximum((high - low) / (_SURELY * np.log(factor)), 1.0) ** self.power
+        return int(np.ceil(np.quantile(needed, _LIKELY)))
+
+
+def tuned_optimum(searched: Sequence[Searched], dimensions: int, *, samples: int = 1000) -> Optimum:
+    """Draw from the posterior of the optimum at every batch size, joint over them.
+
+    Args:
+        searched: One for each batch size, each with a trial that reached the goal.
+        dimensions: Hyperparameters of the space.
+        samples: D.
+    """
+    generator = numpy_generator("tuned optimum", *(one.batch_size for one in searched))
+    noises = _NOISES if any(one.noise is None for one in searched) else _NOISES[:1]
+    weights = np.log(_WEIGHTS.get(max(dimensions, 1), _MORE))
+    octaves = np.log2([float(one.batch_size) for one in searched])
+    cells = []
+    for noise in noises:
+        likelihoods = [_Likelihood.of(one, float(noise)) for one in searched]
+        cells += [_Cell.of(likelihoods, octaves, place) for place in range(len(_POWERS))]
+    evidence = np.array([cell.evidence for cell in cells]) + np.tile(weights, len(noises))
+    share = np.exp(evidence - evidence.max())
+    drawn = generator.choice(len(cells), size=samples, p=share / share.sum())
+    log_steps, density = np.empty((2, samples, len(searched)))
+    for cell in np.unique(drawn):
+        rows = drawn == cell
+        log_steps[rows], density[rows] = cells[cell].draw(int(rows.sum()), generator)
+    trials = np.array([len(one.log_steps) + len(one.watched) for one in searched])
+    sizes, delay = tuple(one.batch_size for one in searched), np.array([one.gap.mean() / 2 for one in searched])
+    return Optimum(sizes, log_steps, density * trials, _POWERS[drawn % len(_POWERS)], trials, delay)
+
+
+@dataclass(frozen=True, eq=False)
+class _Likelihood:
+    """What one batch size says at a noise of the seed.
+
+    Attributes:
+        heights: (G,) nodes of m, descending.
+        log_seen: (P, G) log of the product over the K settings of their chances, but for phi**K.
+        exposure: (P, G) phi times this many settings are expected near the fastest.
+        count: K.
+    """
+
+    heights: Array
+    log_seen: Array
+    exposure: Array
+    count: int
+
+    @classmethod
+    def of(cls, one: Searched, noise: float) -> _Likelihood:
+        """By quadrature over the heights u of settings above m."""
+        from scipy.special import ndtr  # here, because loading it takes as long as a small answer
+
+        noise = one.noise or noise
+        best = int(one.log_steps.argmin())
+        start = one.log_steps[best] + 2.5 * np.hypot(noise / np.sqrt(one.trainings[best]), one.gap[best] / 2) + 0.02
+        heights = start - _HEIGHTS
+        spread = np.hypot(noise, one.gap.mean() / np.sqrt(12))
+        reach = max(one.horizon + 3 * spread, start + spread) - heights
+        edges = reach[:, None] * np.linspace(0, 1, 65) ** 2  # (G, U + 1), denser near the optimum
+        settings = heights[:, None] + (edges[:, 1:] + edges[:, :-1]) / 2
+        variance = (noise**2 / one.trainings + one.gap**2 / 12)[:, None, None]
+        away = (one.log_steps[:, None, None] - settings) ** 2 / variance
+        chance = np.exp(-away / 2) / np.sqrt(variance)  # (K, G, U)
+        ends, counts = np.unique(np.minimum(one.watched, one.horizon), return_counts=True)
+        # A trial in sight would have been seen, had it crossed before the last step that it was watched for.
+        sight = [(one.horizon, len(one.log_steps)), *zip(ends, counts, strict=True)]
+        seen = sum(number * ndtr((end - settings) / spread) for end, number in sight)  # (G, U)
+        log_seen, exposure = [], []
+        for power in _POWERS:
+            volume = np.diff(edges**power, axis=1)
+            log_seen.append(np.log((chance * volume).sum(2) + 1e-300).sum(0))
+            exposure.append((seen * volume).sum(1))
+        return cls(heights, np.array(log_seen), np.array(exposure), len(one.log_steps))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """The posterior at one noise and one power: of m on its nodes, and of phi given m a Gamma distribution.
+
+    Attributes:
+        evidence: Log of it.
+        heights: (M, G).
+        probability: (M, G) of the nodes.
+        shape: (M,) of phi.
+        rate: (M, G).
+    """
+
+    evidence: float
+    heights: Array
+    probability: Array
+    shape: Array
+    rate: Array
+
+    @classmethod
+    def of(cls, likelihoods: Sequence[_Likelihood], octaves: Array, place: int) -> _Cell:
+        from scipy.special import gammaln
+
+        heights = np.array([one.heights for one in likelihoods])
+        exposure = np.array([one.exposure[place] for one in likelihoods])
+        log_seen = np.array([one.log_seen[place] for one in likelihoods]) + np.log(np.gradient(_HEIGHTS))
+        count = np.array([one.count for one in likelihoods], dtype=np.float64)
+        voice = np.minimum(_VOICE, (count.sum() - count) / 2) + 0.3
+        line = np.log(count / np.median(exposure, axis=1))
+        line = np.full(len(count), line.mean())
+        for _ in range(_ROUNDS):
+            rate = (voice / np.exp(line))[:, None] + exposure
+            shape = voice + count
+            log_density = log_seen + (voice * np.log(voice) - voice * line)[:, None] - shape[:, None] * np.log(rate)
+            probability = np.exp(log_density - log_density.max(1, keepdims=True))
+            probability /= probability.sum(1, keepdims=True)
+            mean = (probability * np.log(exposure)).sum(1)
+            spread = (probability * np.log(exposure) ** 2).sum(1) - mean**2
+            line = _line(octaves, np.log(count) - mean, 1 / count + spread + _BEND**2)
+        peak = log_density.max(1)
+        whole = peak + np.log(np.exp(log_density - peak[:, None]).sum(1)) + gammaln(shape) - gammaln(voice)
+        return cls(float(whole.sum()), heights, probability, shape, rate)
+
+    def draw(self, samples: int, generator: np.random.Generator) -> tuple[Array, Array]:
+        """Samples (samples, M) of m and of phi."""
+        m, phi = np.empty((2, samples, len(self.heights)))
+        for column, (heights, probability) in enumerate(zip(self.heights, self.probability, strict=True)):
+            node = generator.choice(len(heights), size=samples, p=probability)
+            m[:, column] = heights[node] - (generator.random(samples) - 0.5) * np.gradient(_HEIGHTS)[node]
+            phi[:, column] = generator.gamma(self.shape[column], size=samples) / self.rate[column][node]
+        return m, phi
+
+
+def _line(octaves: Array, values: Array, variances: Array) -> Array:
+    """At every batch size the line through the values (M,) of the others; flat where there are too few to tell."""
+    line = np.empty(len(values))
+    for place in range(len(values)):
+        others = np.arange(len(values)) != place
+        if not others.any():
+            return values
+        x, weight = octaves[others] - octaves[place], 1 / variances[others]
+        design = np.column_stack([np.ones(len(x)), x])
+        precision = design.T @ (weight[:, None] * design) + np.diag([0.0, _SLOPE**-2])
+        line[place] = np.linalg.solve(precision, design.T @ (weight * values[others]))[0]
+    return line
