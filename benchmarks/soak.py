@@ -11,7 +11,8 @@ once) and ``summary.json``, bit for bit, wall-clock columns excepted.
 Starting Python and importing torch costs seconds, so one process that has imported everything is forked for every
 driver, and one fork server serves the workers of them all. What they execute is the command.
 
-Prints one JSON line: kills by victim and by phase, starts, worker deaths that a driver survived, differences, seconds.
+Says on standard error how far it is, and prints one JSON line: kills by victim and by phase, starts, worker deaths that
+a driver survived, differences, seconds.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ policy: full
 }
 ONLY_THERE = {"widening", "confirming"}
 ANY_TIME = "any time"
-LONGEST = 120.0
+# Seconds after which a command is said to hang: far more than it takes beside other work.
+LONGEST = 600.0
 
 
 def fork(task: Callable[[], int], log: Path) -> int:
@@ -229,6 +231,9 @@ def main() -> None:
         while soak.kills().total() < options.kills:
             soak.torment(studies[number % len(studies)], number, options.kills)
             number += 1
+            print(
+                f"{soak.kills().total()} kills, {soak.finished} runs, {soak.starts} starts", file=sys.stderr, flush=True
+            )
         kills = soak.kills()
     result = {
         "benchmark": "soak",

@@ -58,7 +58,7 @@ def parse_size(text: str | int) -> int:
         size = float(match[1]) * base ** " KMGT".index(prefix or " ")
         if 1 <= size < 2**63:
             return int(size)
-    raise StudyError(f"a size of memory is a number with MB, GB, MiB or GiB, got {text!r}; write 8GiB, say")
+    raise StudyError(f"a size of memory is a number with MB, GB, MiB or GiB, got {str(text)!r:.60}; write 8GiB, say")
 
 
 def number(value: int | float | None, digits: int = 4) -> str:
@@ -117,7 +117,8 @@ def memory(size: float | None) -> str:
     if size is None:
         return NOTHING
     power = min(int(math.log2(size)) // 10, 4) if size >= 1 else 0
-    return f"{number(size / 1024**power, 3)} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+    unit = ("byte" if size == 1 else "bytes", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{number(size / 1024**power, 3)} {unit}"
 
 
 def bounds(low: float | None, high: float | None, show: Callable[[float | None], str] = number) -> str:

@@ -127,9 +127,13 @@ def named_failure(path: Path, what: str) -> Iterator[None]:
     except BatchscopeError:
         raise
     except SyntaxError as error:
-        raise WorkloadError(f"{what}: {error.filename}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+        where = f"{error.filename}, line {error.lineno}" if error.filename else str(path)
+        raise WorkloadError(f"{what}: {where}: {error.msg}") from error
+    except (Exception, SystemExit) as error:  # the second from a script, which ends its process when it is imported
         frames = traceback.extract_tb(error.__traceback__)
         line = next((frame.lineno for frame in reversed(frames) if frame.filename == str(path)), None)
         where = f"{path}, line {line}" if line else str(path)
-        raise WorkloadError(f"{what}: {where}: {type(error).__name__}: {error}") from error
+        told = f"{what}: {where}: {type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            told += '; a script does its work under  if __name__ == "__main__":'
+        raise WorkloadError(told) from error

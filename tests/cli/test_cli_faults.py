@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 
 from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
+from batchscope.spec.study import Study
 from batchscope.store.disk import Files
 from runs.same import assert_same_run
 
@@ -328,3 +330,13 @@ def test_init_makes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "file").touch()
     assert invoke(["init", str(tmp_path / "file/mine.py")]) == MISUSE
     assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_init_writes_a_study_that_names_its_file_whatever_that_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a: b #c", "it's [mine]", "{x}", "\u00e9 %YAML"):
+        assert invoke(["init", f"{name}.py"]) == DONE
+        assert Study.from_yaml(f"{name}.yaml").workload == f"{name}.py:make"
+        assert f"batchscope run {shlex.quote(f'{name}.yaml')}" in capsys.readouterr().out

@@ -155,7 +155,7 @@ def test_a_group_that_would_leave_the_folder_is_refused(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"step": "steps"}, "has no column 'steps': it has 'bs', 'run', 'step'"),
+        ({"step": "steps"}, "has no column 'steps'; did you mean 'step'. It has 'bs', 'run', 'step'"),
         ({"metrics": {"loss": "loss"}}, "a metric is named as in validation/loss"),
         ({"metrics": {}}, "nothing to import without a metric"),
         ({"status": "opt"}, "has the status 'adam': known ones are running, complete"),

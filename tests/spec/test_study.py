@@ -111,7 +111,7 @@ def test_what_is_wrong_is_said(change: str, expected: str) -> None:
         ("a: &x [1]\nb: *x", "line 2, column 4: aliases are not allowed"),
         ("a: 1\na: 2", "line 2, column 1: the key 'a' is given twice"),
         ("1: 2", "keys must be text"),
-        ("- 1", "it holds list"),
+        ("- 1", "it holds a list"),
         ("", "it holds nothing"),
         ("a: [", "line 1, column 5"),
         ("a: !!python/object/apply:os.system [echo]", "could not determine a constructor"),

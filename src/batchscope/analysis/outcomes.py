@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -209,8 +210,12 @@ def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
     """
     names = measurements.collect_schema().names()
     if metric not in names or not is_metric(metric):
-        measured = ", ".join(name for name in names if is_metric(name)) or "nothing"
-        raise AnalysisError(f"a goal needs a metric that the run measured, got {metric!r}: it measured {measured}")
+        metrics = [name for name in names if is_metric(name)]
+        near = difflib.get_close_matches(metric, metrics, n=1)
+        meant, measured = f"; did you mean {near[0]}?" if near else ".", ", ".join(metrics) or "nothing"
+        raise AnalysisError(
+            f"a goal needs a metric that the run measured, got {metric!r}{meant} It measured {measured}"
+        )
 
 
 def require_rates(trials: Table, question: str) -> None:

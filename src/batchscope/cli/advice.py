@@ -13,7 +13,7 @@ from batchscope.advice.strong_scaling import sentence
 from batchscope.advice.verdicts import Verdict
 from batchscope.amounts import bounds, count, number, percent
 from batchscope.analysis.headline import LEADING
-from batchscope.cli.show import cell, printable
+from batchscope.cli.show import cell, print_table, printable
 from batchscope.cli.show_answers import print_headline
 from batchscope.errors import AnalysisError
 
@@ -110,9 +110,9 @@ def _print_all(to: Console, found: Recommendation) -> None:
             if not any(_same(verdict.option, other) for other in told):
                 _print_option(to, f"for the {label}", verdict.option, found)
     to.print()
-    to.print(_pareto_front(found))
+    print_table(to, _pareto_front(found))
     if found.scaling.height > 1:
-        to.print(_devices(found))
+        print_table(to, _devices(found))
         to.print(Text(sentence(found.scaling)))
     to.print()
     to.print(Text("What this rests on", style="bold"))

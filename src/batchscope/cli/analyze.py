@@ -11,7 +11,7 @@ import typer
 from batchscope.analysis import answered
 from batchscope.cli.main import FAILED
 from batchscope.cli.shared_options import AsJson
-from batchscope.cli.show import console, print_json, print_runs, print_warnings, printable, say
+from batchscope.cli.show import console, print_json, print_runs, print_table, print_warnings, printable, say
 from batchscope.cli.show_answers import lacking, overview, print_answers, print_curve
 from batchscope.errors import AnalysisError, BatchscopeError
 from batchscope.runs import ask_each, comparison, holds_several, open_run
@@ -82,4 +82,4 @@ def _analyze_each(folder: Path, goals: list[str], equal_trials: bool, everything
     if as_json:
         print_runs(documents, comparison(curves))
     else:
-        console().print(overview(curves))
+        print_table(console(), overview(curves))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 import batchscope
 from batchscope.amounts import memory, number, parse_size, percent
 from batchscope.cli.shared_options import AsJson, DataDir
-from batchscope.cli.show import console, printable, say
+from batchscope.cli.show import console, print_table, printable, say
 from batchscope.errors import ProbeError, StudyError
 from batchscope.spec.faults import explain
 from batchscope.spec.study import Span
@@ -54,6 +55,8 @@ def probe(
     """Measure time per step, memory and the largest micro-batch of a workload at each batch size on this device."""
     sizes = None if batch_sizes is None else batch_sizes_of(batch_sizes)
     most = None if max_memory is None else parse_size(max_memory)
+    if output is not None and output.is_dir():
+        raise typer.BadParameter(f"--output: {output} is a folder; name a file, such as {output / 'probe.json'}")
     if output is not None and not output.absolute().parent.is_dir():
         raise typer.BadParameter(f"--output: there is no folder {output.absolute().parent}; make it, or name another")
     beside = console(stderr=True)
@@ -117,7 +120,7 @@ def print_probe(to: Console, found: Probe) -> None:
         f"{printable(found.workload)}: {number(found.parameters)} parameters, {found.optimizer}, {found.dtype}, "
         f"{found.device} ({printable(found.device_name)}), {found.threads} threads{ranks}"
     )
-    to.print(_table(found))
+    print_table(to, _table(found))
     for batch in found.batches:
         for remark in (batch.reason, batch.note):
             if remark:
@@ -135,7 +138,7 @@ def print_probe(to: Console, found: Probe) -> None:
 
 
 def _table(found: Probe) -> Table:
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     titles = (
         "batch size",
         "micro batch",

@@ -30,7 +30,7 @@ class Display:
         self._study, self._console = study, console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._title = printable(f"{study.workload} into {folder}")
-        self._shown = 0.0
+        self._shown, self._begun = 0.0, False
         self._finished: set[int] = set()
         self._told: set[str] = set()
 
@@ -38,8 +38,6 @@ class Display:
         """Begin."""
         if self._console.is_terminal:
             self._live.start()
-        else:
-            self._console.print(f"running {self._title}")
         return self
 
     def __exit__(
@@ -54,6 +52,9 @@ class Display:
         if self._console.is_terminal:
             self._live.update(self._table(progress), refresh=True)
             return
+        if not self._begun:
+            self._begun = True
+            self._console.print(f"running {self._title}")
         for size in progress.batch_sizes:
             if size.share >= 1 and size.batch_size not in self._finished:
                 self._finished.add(size.batch_size)
@@ -81,15 +82,20 @@ class Display:
         )
         table.caption_justify = "left"
         table.add_column("batch size", justify="right")
-        table.add_column("done")
+        table.add_column("done", overflow="fold")
         if wide:
             table.add_column("trials", justify="right")
             table.add_column("diverged", justify="right")
         for goal in self._study.goals:
-            table.add_column(Text(f"steps to {goal}" if wide else str(goal)), justify="right")
+            table.add_column(Text(f"steps to {goal}" if wide else str(goal)), justify="right", overflow="fold")
         for size in progress.batch_sizes:
             counts = [str(size.trials), str(size.diverged)] if wide else []
-            table.add_row(str(size.batch_size), _bar(size), *counts, *(number(size.best[goal]) for goal in size.best))
+            table.add_row(
+                number(size.batch_size),
+                _bar(size, BAR if wide else BAR // 2),
+                *counts,
+                *(number(size.best[goal]) for goal in size.best),
+            )
         return table
 
 
@@ -108,8 +114,8 @@ def footer(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def _bar(size: BatchSizeProgress) -> Text:
+def _bar(size: BatchSizeProgress, width: int) -> Text:
     if size.choosing or size.skipped:
         return Text("left out" if size.skipped else "timing the programs", style="yellow")
-    filled = int(BAR * size.share)
-    return Text("#" * filled + "." * (BAR - filled), style="green" if size.share >= 1 else "cyan")
+    filled = int(width * size.share)
+    return Text("#" * filled + "." * (width - filled), style="green" if size.share >= 1 else "cyan")

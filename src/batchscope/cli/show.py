@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -49,6 +50,23 @@ def say(text: str, *, stderr: bool = False) -> None:
     console(stderr=stderr).print(printable(text), soft_wrap=True)
 
 
+def print_table(to: Console, table: Table) -> None:
+    """A table; where the terminal is too narrow for it, a line for each cell of a row, so that nothing is cut."""
+    needed = to.measure(table, options=to.options.update(width=1000))
+    if (needed.maximum if any(column.no_wrap for column in table.columns) else needed.minimum) <= to.width:
+        to.print(table)
+        return
+    if table.title:
+        to.print(table.title)
+    heads = [str(column.header).replace("\n", " ") for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        to.print()
+        for head, shown in zip(heads, map(str, row), strict=True):
+            if shown:
+                to.print(f"{head}: {shown}".removeprefix(": ").replace("\n", ", "), soft_wrap=True)
+    to.print()
+
+
 def print_runs(documents: Mapping[str, str], comparison: Mapping[str, Any]) -> None:
     """One JSON document of many, given as JSON: a line for each run."""
     lines = ",\n".join(f"{json.dumps(name)}: {text}" for name, text in documents.items())
@@ -64,12 +82,12 @@ def print_warnings(run: Run) -> None:
 def print_notes(notes: Sequence[str]) -> None:
     """What is to be known of the workload, on standard error."""
     for note in notes:
-        console(stderr=True).print(f"note: {printable(note)}")
+        say(f"note: {note}", stderr=True)
 
 
 def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     """What a study would cost: a row for each batch size, then time and memory."""
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in ("batch size", "trials", "steps", "rungs", "evaluations", "program", "ms a step", "worst case"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in estimate.rows:
@@ -78,17 +96,17 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
         worst = duration(row.train_seconds + row.evaluation_seconds)
         counts = (row.batch_size, row.trials, row.steps, row.rungs, row.evaluations)
         table.add_row(*map(number, counts), program, number(step, 3), worst)
-    to.print(table)
+    print_table(to, table)
     for size, reason in estimate.skipped.items():
-        to.print(printable(f"batch size {size} would be left out, because its updates fail: {reason}"))
+        say(f"batch size {size} would be left out, because its updates fail: {reason}")
     evaluation = sum(row.evaluation_seconds for row in estimate.rows)
     share = evaluation / (evaluation + sum(row.train_seconds for row in estimate.rows))
     workers = f"{counted(estimate.workers, 'worker')} x {counted(estimate.threads, 'thread')}"
     longest = f"at most {duration(estimate.seconds)} on {workers}, {percent(share)} of it evaluation"
-    to.print(f"{longest}, if all trials ran to the")
+    longest += ", if all trials ran to the budget"
     what = {"race": "; a race ends far earlier", "halving": "; halving drops most of them earlier"}.get(
         study.policy, ""
     )
     what += ", and most of its evaluations before all validation examples" if study.ends_evaluations_early else ""
     states = ", with states of waiting trials on disk" if estimate.on_disk else ""
-    to.print(f"budget{what}. About {memory(estimate.memory_bytes)}{states}. Nothing was run.")
+    to.print(f"{longest}{what}. About {memory(estimate.memory_bytes)}{states}. Nothing was run.")

@@ -15,7 +15,7 @@ from batchscope.analysis import Headline, Refused, headline
 from batchscope.analysis.headline import LEADING
 from batchscope.analysis.held_out import by_batch_size, in_words
 from batchscope.analysis.steps import point_names
-from batchscope.cli.show import cell, printable
+from batchscope.cli.show import cell, print_table, printable
 
 if TYPE_CHECKING:
     from batchscope.analysis import Answers, Curve, Interval
@@ -78,7 +78,7 @@ def print_curve(to: Console, curve: Curve, *, everything: bool = False) -> int:
     found = headline(curve)
     print_headline(to, found, everything=everything)
     if curve.table.get_column("steps").count():
-        to.print(curve_table(curve, width=to.width))
+        print_table(to, curve_table(curve, width=to.width))
         regimes = curve.regimes
         for title, end in (
             ("perfect scaling until", regimes.perfect_scaling_until),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
     folder = Path(named).expanduser()
     if not folder.is_dir():
         source = "--data-dir" if data_dir else "BATCHSCOPE_DATA"
-        raise DataError(f"the data folder must be there, got {source} {folder}: make it with  mkdir -p {folder}")
+        remedy = "that is a file" if folder.exists() else f"make it with  mkdir -p {shlex.quote(str(folder))}"
+        raise DataError(f"the data folder must be there, got {source} {folder}: {remedy}")
     return folder
 
 

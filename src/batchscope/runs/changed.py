@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -34,13 +35,14 @@ def refusal(folder: Path, before: Study, study: Study, noted: object, identity: 
     advice, difference = "put back what changed", ""
     if before.context("") != study.context(""):
         causes, difference = [*causes, "the study"], f":\n{_difference(before, study)}"
-        advice = f"run the study of {folder}"
+        place = shlex.quote(str(folder))
+        advice = f"run the study of the folder:  batchscope run {place}/study.yaml -o {place}"
     elif list(changed) == ["version"]:
         advice = f'if it trains what it trained before, write version="{changed["version"]}" in bs.Workload(...)'
     unsaid = " or ".join(["its workload", *study.algorithm.files])
     return StudyError(
         f"{folder} cannot go on: {' and '.join(causes) or unsaid} changed since it began{difference}\n"
-        f"  to go on: {advice}\n  to begin anew: give another folder with -o {_free(folder)}"
+        f"  to go on: {advice}\n  to begin anew: give another folder with -o {shlex.quote(str(_free(folder)))}"
     )
 
 

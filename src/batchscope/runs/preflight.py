@@ -47,7 +47,7 @@ def check_goals(study: Study, workload: Workload) -> None:
         if goal.metric not in known:
             nearest = difflib.get_close_matches(goal.metric, known, n=1, cutoff=0.0)[0]
             name = goal.metric.removeprefix("validation/")
-            remedy = f"add metrics: [{name}] to the study" if is_named(name) else f"did you mean {nearest}?"
+            remedy = f"add metrics: [{name}] to the study." if is_named(name) else f"did you mean {nearest}?"
             faults.append(
                 f"goals[{number}]: {study.workload} does not measure {goal.metric}; {remedy} "
                 f"It measures {', '.join(known)}"

@@ -181,6 +181,8 @@ def _check(
     factor: float,
     exact: bool,
 ) -> None:
+    if train_size < 1:
+        raise ScheduleError(f"train_size must be at least 1, got {train_size}")
     limit = train_size - exact  # equation 4 has no noise at B = N, and no rate that could bring it back
     for name, size in (("batch_size", batch_size), ("max_batch_size", max_batch_size)):
         if size is not None and not 1 <= size <= limit:

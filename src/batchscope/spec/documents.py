@@ -88,7 +88,7 @@ def load(text: str, source: str) -> dict[str, Any]:
         # The last ones come from values that are not of the kind that they are tagged as, such as !!bool maybe.
         raise StudyError(f"{source} is not YAML: {type(error).__name__}: {error}") from None
     if not isinstance(document, dict):
-        kind = "nothing" if document is None else type(document).__name__
+        kind = {"NoneType": "nothing", "list": "a list", "str": "text"}.get(type(document).__name__, repr(document))
         raise StudyError(f"{source} must hold keys with values, such as 'workload: digits/softmax'; it holds {kind}")
     return document
 

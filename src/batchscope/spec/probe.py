@@ -133,9 +133,11 @@ class Probe(Frozen):
             document: Any = json.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ProbeError(f"no probe at {path}; write one with batchscope probe WORKLOAD --json > {path}") from None
-        except (OSError, ValueError) as error:
+        except IsADirectoryError:
+            raise ProbeError(f"{path} is a folder: give the file that batchscope probe has written") from None
+        except (OSError, ValueError, RecursionError) as error:
             raise ProbeError(f"cannot read the probe {path}: {error}") from None
-        if not isinstance(document, dict):
+        if not isinstance(document, dict) or "batches" not in document:
             raise ProbeError(f"{path} is no probe: write one with batchscope probe WORKLOAD --json > {path}")
         if isinstance(document.get("schema"), int) and document["schema"] > SCHEMA:
             raise ProbeError(f"{path} has schema {document['schema']}, this Batchscope reads {SCHEMA}; update it")

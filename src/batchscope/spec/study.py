@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -256,14 +257,23 @@ class Study(Frozen):
         if Path(path).suffix == ".py":
             raise StudyError(
                 f"{path} is a Python file, and a study is a YAML file that names its workload: give "
-                f"{Path(path).with_suffix('.yaml')}, or write both anew with  batchscope init {path}"
+                f"{Path(path).with_suffix('.yaml')}, or write both anew with  batchscope init {shlex.quote(str(path))}"
             )
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise StudyError(f"no study file at {path}; give the path of a YAML file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise StudyError(f"cannot read the study file {path}: {error}") from None
+        except IsADirectoryError:
+            inside = Path(path) / "study.yaml"
+            instead = f"the study of that run is {inside}" if inside.is_file() else "give the path of a YAML file"
+            raise StudyError(f"{path} is a folder, and a study is a YAML file: {instead}") from None
+        except UnicodeDecodeError as error:
+            raise StudyError(
+                f"{path} is no text in UTF-8 (byte {error.start + 1} is {error.object[error.start]:#04x}), and a study "
+                "is a YAML file: give another, or save it as UTF-8"
+            ) from None
+        except OSError as error:
+            raise StudyError(f"cannot read the study file {path}: {error.strerror}; give another path") from None
         return cls.from_text(text, overrides, source=str(path))
 
     @classmethod

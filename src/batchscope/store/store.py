@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -186,6 +187,11 @@ class Store:
             value = json.loads(self._files.read(PROVENANCE))
         except (FileNotFoundError, ValueError, RecursionError):
             value = None
+        if value is None and not (self._files.names(TRIALS) or self._files.exists(PROVENANCE)):
+            raise StoreError(
+                f"{self.folder} is no run folder: it has a {STUDY}, but no {PROVENANCE} and no trials. Is that a study "
+                f"of your own? Run it into a folder that is not there yet: -o {shlex.quote(str(self.folder / 'run'))}"
+            )
         if not isinstance(value, dict) or type(value.get("schema")) is not int:
             raise StoreError(
                 f'{path} is missing or damaged: put it back, or write {{"schema": {SCHEMA_VERSION}}} into it to read '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,8 @@ def load_file(reference: str, data_dir: str | Path | None = None) -> Workload:
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise WorkloadError(
-            f"there is no workload file {path}: name one that is there, or write one with\n  batchscope init {file}"
+            f"there is no workload file {path}: name one that is there, or write one with\n"
+            f"  batchscope init {shlex.quote(file)}"
         )
     with on_the_path(path.parent):
         build = _function(imported(path, "workload"), function, path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -94,7 +96,10 @@ def read(path: Path, columns: Mapping[str, str], separator: str) -> pl.DataFrame
         there = source.collect_schema().names()
         for column in columns.values():
             if column not in there:
-                raise ColumnError(f"{path} has no column {column!r}: it has {', '.join(map(repr, there))}")
+                near = difflib.get_close_matches(column.lower(), there, n=1)
+                meant = f"; did you mean {near[0]!r}?" if near else "."
+                listed = textwrap.shorten(", ".join(map(repr, there)), 300, placeholder=" ...")
+                raise ColumnError(f"{path} has no column {column!r}{meant} It has {listed}")
         return source.select(pl.col(column).alias(name) for name, column in columns.items()).collect()
     except (pl.exceptions.PolarsError, OSError, UnicodeError) as error:
         raise DataError(f"cannot read {path} as CSV: {str(error).splitlines()[0]}") from None

@@ -70,7 +70,8 @@ def grouped(
         label = f"{name}: " if len(parts) > 1 else ""
         if trials.is_empty():
             reasons = "; ".join(problems.lines())
-            lines.append(f"{label}left out, it holds nothing that can be used: {reasons}")
+            left_out = "left out, it holds nothing that can be used: " if label else ""
+            lines.append(f"{label}{left_out}{reasons or 'no rows'}")
             continue
         lines += [label + line for line in problems.lines()]
         document = {
