@@ -7,7 +7,7 @@ RUN ?= runs/digits
 # make lowest has an environment of its own, with the lowest versions that pyproject.toml declares.
 LOWEST := .venv-lowest
 
-.PHONY: demo test slow lowest lint types check docs clean
+.PHONY: demo test slow lowest page lint types check docs clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,6 +27,10 @@ lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt .
 	.ci/lowest $(LOWEST)/bin/batchscope
+
+# The page in a real browser, which .ci/page installs where it may.
+page: $(READY)
+	.ci/page $(BIN)/python
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import batchscope as bs
 
 PUBLIC = {
     "BatchscopeError",
+    "ByHand",
     "Goal",
     "Probe",
     "Run",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from batchscope import optim as optim
     from batchscope import schedules as schedules
     from batchscope.advice.recommend import recommend as recommend
+    from batchscope.engine.by_hand import ByHand as ByHand
     from batchscope.errors import BatchscopeError as BatchscopeError
     from batchscope.probing.probe import probe as probe
     from batchscope.runs import Run as Run
@@ -33,6 +34,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
         __name__,
         {
             "": ("meters", "nn", "optim", "schedules"),
+            "engine.by_hand": ("ByHand",),
             "errors": ("BatchscopeError",),
             "advice.recommend": ("recommend",),
             "probing.probe": ("probe",),

@@ -124,7 +124,7 @@ def test_search_space_has_the_same_axes_at_every_batch_size(space: pl.DataFrame)
 def test_contours_are_straight_on_these_axes(space: pl.DataFrame) -> None:
     figure = tuning.search_space(space, 2, LEARNING_RATE, MOMENTUM, "error")
     lines = figure.data[0]
-    assert lines.text.count("") == len(lines.text) - 2
+    assert lines.mode == "lines" and lines.x.count(None) == 2
     x, y = lines.x[: lines.x.index(None)], lines.y[: lines.y.index(None)]
     products = [rate * memory for rate, memory in zip(x, y, strict=True)]
     assert products == pytest.approx([0.1] * len(x), rel=1e-4)
@@ -166,9 +166,28 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_colours_stand_out_from_the_paper(palette: Any) -> None:
-    for colour, least in [(palette.ink, 7), (palette.muted, 4.5), *((colour, 3) for colour in palette.series)]:
+    lines = [(colour, 3) for colour in (*palette.series, *palette.ramp)]
+    for colour, least in [(palette.ink, 7), (palette.muted, 4.5), *lines]:
         high, low = sorted([luminance(colour), luminance(palette.paper)], reverse=True)
         assert (high + 0.05) / (low + 0.05) >= least, colour
+
+
+def test_no_colour_comes_twice_among_as_many_lines_as_a_study_has_batch_sizes() -> None:
+    for palette in (LIGHT, DARK):
+        for count in range(1, 17):
+            assert len(set(palette.lines(count))) == count
+
+
+def test_learning_curves_are_those_of_the_setting_of_every_batch_size() -> None:
+    space = figures.search_space(curve(), trials(), measurements())
+    table = figures.learning_curves(space, measurements().lazy(), "validation/error")
+    assert table.rows() == [(2, 5, 0.9), (2, 100, 0.19), (8, 5, 0.9), (8, 40, 0.19)]
+    figure = charts.learning_curves(table, curve().goal)
+    assert [(line.name, line.x, line.y) for line in figure.data] == [
+        ("2", (5, 100), (0.9, 0.19)),
+        ("8", (5, 40), (0.9, 0.19)),
+    ]
+    assert figure.layout.shapes[0].y0 == 0.2
 
 
 def test_hostile_names_are_text_in_every_label(space: pl.DataFrame) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import runpy
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from batchscope.cli.main import DONE, invoke
 from batchscope.errors import AnalysisError, ProbeError
 from batchscope.exchange.importers.curve import import_curve
 from batchscope.optim.table import TABLE
+from batchscope.seeds import seeded
 from batchscope.spec.goal import Goal
 
 STUDY = """
@@ -163,7 +165,8 @@ def test_the_yaml_snippet_of_a_grid_is_one_point_and_keeps_the_algorithm() -> No
     text = STUDY.replace("trials: 4, confirm: {seeds: 0}", "method: grid, widen: {rounds: 2}, confirm: {seeds: 3}")
     text = text.replace("scale: log}", "scale: log, points: 3}") + "algorithm: {optimizer: momentum, warm_up: goyal}\n"
     made = bs.Study.from_text(snippet(bs.Study.from_text(text), option(), GOAL, "yaml"))
-    assert (made.search.count, made.search.widen.rounds, made.search.confirm.seeds) == (1, 0, 0)
+    assert (made.search.count, made.search.widen.rounds, made.search.confirm.seeds) == (1, 0, 5)
+    assert made.seed == 1 and "report RUN runs/again" in snippet(bs.Study.from_text(text), option(), GOAL, "yaml")
     assert made.algorithm == bs.Study.from_text(text).algorithm and made.batch_sizes == (48,)
 
 
@@ -177,14 +180,22 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 
 def trained(text: str, examples: int = 200) -> tuple[nn.Module, nn.Module]:
     """Run the loop of a snippet on a small regression; returns the model before and after."""
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "snippet"}
     exec(compile(text, "snippet.py", "exec"), names)
     torch.manual_seed(0)
     inputs = torch.randn(examples, 3)
-    dataset = torch.utils.data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
-    model, before = nn.Linear(3, 1), nn.Linear(3, 1)
-    before.load_state_dict(model.state_dict())
-    return before, names["train"](model, nn.functional.mse_loss, dataset)
+    workload = bs.Workload(
+        model=lambda: nn.Linear(3, 1),
+        loss=lambda outputs, targets: ((outputs - targets) ** 2).flatten(1).mean(1),
+        train=(inputs, inputs.sum(1, keepdim=True)),
+        validation=(inputs, inputs.sum(1, keepdim=True)),
+    )
+    hand = bs.ByHand(workload, device="cpu")
+    model, before = hand.model(), hand.model()
+    loss = lambda model, part, update: hand.loss(model, part)  # noqa: E731
+    after, took = names["train"](model, hand.batches(names["BATCH_SIZE"]), loss, updates=5)
+    assert took is None
+    return before, after
 
 
 def loss_of(model: nn.Module) -> float:
@@ -203,10 +214,10 @@ def test_accumulation_and_schedule_of_the_snippet_are_those_of_plain_pytorch() -
         trained(snippet(bs.Study.from_text(text), chosen, GOAL, "pytorch"), examples=48)[1]
         for chosen in (option(micro_batch_size=48, accumulation_steps=1), option())
     )
-    model = nn.Linear(3, 1)
     torch.manual_seed(0)
     inputs = torch.randn(48, 3)
-    model = nn.Linear(3, 1)
+    with seeded(0):
+        model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     for step in range(5):
         optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 8)
@@ -238,6 +249,7 @@ def test_the_snippet_of_every_optimizer_runs_with_its_hyperparameters(rule: str)
     text = re.sub(r"space: \{.*\}\}", "space: {" + space + "}}", STUDY) + f"algorithm: {{optimizer: {rule}}}\n"
     code = snippet(bs.Study.from_text(text), option(hyperparameters=point), GOAL, "pytorch")
     assert ("    optimizer.eval()" in code) == TABLE[rule].averages
+    assert ("torch.optim." in code) == bool(TABLE[rule].torch)
     before, after = trained(code)
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
@@ -247,23 +259,26 @@ def test_the_snippet_of_a_users_optimizer_names_the_class(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text("import torch\nclass Mine(torch.optim.NAdam):\n    pass\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     point = {"beta2": 0.9, "weight_decay": 0.1, "learning_rate": 0.05, "beta1": 0.8, "momentum_decay": 0.01}
     space = ", ".join(f"{key}: {value!r}" for key, value in point.items())
     text = re.sub(r"space: \{.*\}\}", "space: {" + space + "}}", STUDY) + f"algorithm: {{optimizer: {name}}}\n"
     code = snippet(bs.Study.from_text(text), option(hyperparameters=point), GOAL, "pytorch")
     given = "(model.parameters(), lr=0.05, weight_decay=0.1, momentum_decay=0.01, betas=(0.8, 0.9))"
     assert f"    optimizer = {name.removeprefix('mine.py:')}{given}\n" in code
-    assert ("from mine import Mine" in code) == name.startswith("mine")
+    assert (f"Mine = member({str(tmp_path / 'mine.py:Mine')!r}, 'optimizer')" in code) == name.startswith("mine")
     trained(code)
 
 
 def test_the_snippet_of_a_users_schedule_calls_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rates.py").write_text("def falling(step, total_steps):\n    return 1 - step / total_steps\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     study = bs.Study.from_text(STUDY + "algorithm: {learning_rate_schedule: 'rates.py:falling'}\n")
     code = snippet(study, option(), GOAL, "pytorch", train_size=1000)
-    assert "from rates import falling\n" in code and "bs.schedules.Function(function=falling, total_steps=" in code
+    assert (
+        f"falling = member({str(tmp_path / 'rates.py:falling')!r}" in code
+        and "bs.schedules.Function(function=falling, total_steps=" in code
+    )
     trained(code)
 
 
@@ -276,8 +291,8 @@ def test_the_snippet_of_a_users_schedule_calls_the_function(tmp_path: Path, monk
         ("{ghost_batch_size: 8}", "bs.nn.convert_ghost_batch_norm(model, 8)"),
         ("{clip_gradient_norm: 0.5}", "clip_grad_norm_(model.parameters(), 0.5)"),
         ("{average_weights: 0.99}", "return average.module"),
-        ("{label_smoothing: 0.1}", "smoothed labels (0.1)"),
-        ("{discard_small_loss: {fraction: 0.3}}", "bs.schedules.SmallLossDiscard"),
+        ("{label_smoothing: 0.1}", "label_smoothing=LABEL_SMOOTHING"),
+        ("{discard_small_loss: {fraction: 0.3}}", 'DISCARD = bs.schedules.SmallLossDiscard(0.3, float("inf"))'),
     ],
 )
 def test_what_else_belongs_to_the_algorithm_is_in_the_loop_or_said(algorithm: str, expected: str) -> None:
@@ -285,6 +300,92 @@ def test_what_else_belongs_to_the_algorithm_is_in_the_loop_or_said(algorithm: st
     code = snippet(study, option(), GOAL, "pytorch", train_size=1000)
     assert expected in code
     trained(code)
+
+
+OWN = """
+import torch
+from torch import nn
+import batchscope as bs
+
+
+class Mine(torch.optim.NAdam):
+    pass
+
+
+def falling(step, total_steps):
+    return 1 - 0.5 * step / total_steps
+
+
+def make():
+    inputs = torch.randn(512, 8, generator=torch.Generator().manual_seed(0))
+    targets = (inputs[:, 0] + inputs[:, 1] > 0).long()
+    return bs.Workload(
+        model=lambda: nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2)),
+        loss=lambda outputs, targets: nn.functional.cross_entropy(outputs, targets, reduction="none"),
+        train=(inputs[:384], targets[:384]),
+        validation=(inputs[384:], targets[384:]),
+        metrics=["accuracy"],
+    )
+"""
+
+
+def as_script(code: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a snippet as who types ``python this.py`` does; what it prints."""
+    (folder / "this one.py").write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["this one.py"])
+        runpy.run_path(str(folder / "this one.py"), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_the_pytorch_snippet_is_a_script_that_trains_to_the_goal(
+    run: bs.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = bs.recommend(run).fastest
+    said = as_script(run.snippet(found, "pytorch"), tmp_path, capsys)
+    assert re.match(r"validation/error < 0.15 after \d+ updates; nothing was promised", said), said
+    promised = replace(found, lower_bound=False, steps=Interval(9.0, 1.0, 400.0))
+    assert "the promise of 1 to 400 was kept" in as_script(run.snippet(promised, "pytorch"), tmp_path, capsys)
+    missed = replace(found, lower_bound=False, steps=Interval(1.0, 0.5, 1.0))
+    assert "the promise of 0 to 1 was not kept" in as_script(run.snippet(missed, "pytorch"), tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "{optimizer: nesterov}",
+        pytest.param("{optimizer: adamw, clip_gradient_norm: 1.0, average_weights: 0.5}", marks=pytest.mark.slow),
+        pytest.param("{optimizer: nesterov, ghost_batch_size: 8, label_smoothing: 0.1}", marks=pytest.mark.slow),
+        pytest.param("{optimizer: 'OWN:Mine', learning_rate_schedule: 'OWN:falling'}", marks=pytest.mark.slow),
+        pytest.param("{optimizer: schedule_free_adamw, discard_small_loss: {fraction: 0.2}}", marks=pytest.mark.slow),
+    ],
+)
+def test_both_snippets_of_a_users_workload_run_whatever_its_path(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my models [new]"
+    folder.mkdir()
+    (folder / "a b.py").write_text(OWN)
+    momentum = ", momentum: 0.9" if "nesterov" in algorithm else ""
+    study = bs.Study.from_text(
+        f"workload: 'my models [new]/a b.py:make'\nalgorithm: {algorithm.replace('OWN', 'my models [new]/a b.py')}\n"
+        "batch_sizes: [32]\n"
+        f"search: {{trials: 2, confirm: {{seeds: 2}}, space: {{learning_rate: [0.05, 0.02]{momentum}}}}}\n"
+        "goals: ['validation/accuracy > 0.8']\nbudget: {epochs: 20}\n"
+        "engine: {program: loop, pack_size: 1, threads: 1}\n"
+    )
+    own = bs.run(study, tmp_path / "run", workers=0)
+    chosen = bs.recommend(own).recommended
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = bs.Study.from_text(own.snippet(chosen, "yaml"))
+    assert (
+        bs.recommend(bs.run(again, tmp_path / "again", workers=0)).recommended.hyperparameters == chosen.hyperparameters
+    )
+    code = own.snippet(chosen, "pytorch")
+    monkeypatch.chdir(elsewhere)
+    assert "validation/accuracy > 0.8 after " in as_script(code, elsewhere, capsys)
 
 
 def test_there_is_no_snippet_of_what_is_not_known(run: bs.Run) -> None:

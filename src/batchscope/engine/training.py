@@ -28,7 +28,7 @@ from batchscope.spec.examples import as_tensors
 from batchscope.spec.space import Choice
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
-from batchscope.spec.workload import Workload
+from batchscope.spec.workload import PerExample, Workload
 from batchscope.tensors import Pair, Tree, leaves, map_pair
 
 # Of data, parameters and updates. The operations of the model are in bfloat16 where the study asks for it.
@@ -317,10 +317,14 @@ def batch_loss(training: Training, outputs: Any, targets: Tree, hyper: Mapping[s
         return found
     if training.smooths:
         assert isinstance(targets, Tensor)
-        smoothing = hyper["label_smoothing"]
-        spread = [loss(outputs, torch.full_like(targets, c)) for c in range(outputs.shape[-1])]
-        found = (1 - smoothing) * found + smoothing * torch.stack(spread).mean(0)
+        found = smoothed(loss, outputs, targets, found, hyper["label_smoothing"])
     small = training.loaded.algorithm.discard_small_loss
     if small is not None:
         return SmallLossDiscard(hyper["discard_fraction"], small.epochs or math.inf).mean(found, epoch)
     return found.mean()
+
+
+def smoothed(loss: PerExample, outputs: Any, targets: Tensor, found: Tensor, smoothing: Tensor | float) -> Tensor:
+    """The loss (B,) with smoothed labels; ``found`` is that without."""
+    spread = [loss(outputs, torch.full_like(targets, c)) for c in range(outputs.shape[-1])]
+    return (1 - smoothing) * found + smoothing * torch.stack(spread).mean(0)

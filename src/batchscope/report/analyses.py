@@ -42,9 +42,10 @@ def chart(result: object, palette: Palette = LIGHT) -> go.Figure:
 def _(result: BudgetQuality, palette: Palette = LIGHT) -> go.Figure:
     """Best metric against batch size, a line for every budget (Sh19 figure 11)."""
     figure = go.Figure()
-    for index, group in enumerate(result.table.drop_nulls("value").partition_by("budget", maintain_order=True)):
+    groups = result.table.drop_nulls("value").partition_by("budget", maintain_order=True)
+    for index, group in enumerate(groups):
         label = f"{count(group.item(0, 'budget'))} {result.unit}"
-        _add(figure, group, "value", label, index, palette, lambda row: hover.under_budget(row, result))
+        _add(figure, group, "value", label, index, len(groups), palette, lambda row: hover.under_budget(row, result))
     values = result.table["value"].to_list()
     up = Scale("linear", tuple(value for value in values if value is not None))
     axes = _axes(result.table, palette, yaxis=up.axis(f"best {chart_text(result.metric)}", palette))
@@ -56,9 +57,21 @@ def _(result: ExpectedSteps, palette: Palette = LIGHT) -> go.Figure:
     """What a search of fewer trials would have found, a line for every batch size."""
     figure = go.Figure()
     table = result.table.drop_nulls("expected_steps")
-    for index, group in enumerate(table.partition_by("batch_size", maintain_order=True)):
+    groups = table.partition_by("batch_size", maintain_order=True)
+    for index, group in enumerate(groups):
         label = f"B = {number(group.item(0, 'batch_size'))}"
-        _add(figure, group, "expected_steps", label, index, palette, hover.fewer_trials, interval=True, x="trials")
+        _add(
+            figure,
+            group,
+            "expected_steps",
+            label,
+            index,
+            len(groups),
+            palette,
+            hover.fewer_trials,
+            interval=True,
+            x="trials",
+        )
     steps = [value for column in ("expected_steps", "low", "high") for value in table[column]]
     across = batch_axis(table["trials"].to_list() or [1], palette) | {"title": {"text": "feasible trials"}}
     axes = {"xaxis": across, "yaxis": count_axis(f"expected steps to {chart_text(result.goal)}", steps, palette)}
@@ -77,13 +90,15 @@ def _(result: RuleCheck, palette: Palette = LIGHT) -> go.Figure:
         "tuned",
         "tuned",
         0,
+        1,
         palette,
         lambda row: f"tuned at {number(row['batch_size'])}: {number(row['tuned'])}",
     )
     marks = {"holds": "circle", "open": "circle-open", "breaks": "x"}
-    for index, group in enumerate(result.table.partition_by("rule", maintain_order=True), 1):
+    rules = result.table.partition_by("rule", maintain_order=True)
+    for index, group in enumerate(rules, 1):
         rule = group.item(0, "rule")
-        _add(figure, group, "predicted", rule, index, palette, lambda row: hover.rule(row, result))
+        _add(figure, group, "predicted", rule, index, len(rules) + 1, palette, lambda row: hover.rule(row, result))
         figure.data[-1].marker.symbol = [marks[status] for status in group["status"]]
     rates = [rate for column in ("predicted", "tuned", "low", "high") for rate in result.table[column]]
     axes = _axes(result.table, palette, yaxis=Scale.of("learning_rate", rates).axis(chart_text(result.rate), palette))
@@ -97,8 +112,10 @@ def _(result: NormalisedCurves, palette: Palette = LIGHT) -> go.Figure:
     sizes = result.table.select(pl.col("batch_size").unique().sort())
     rule = sizes.with_columns(relative=result.reference / pl.col("batch_size"))
     add_line(figure, rule, "relative", "perfect scaling", palette.muted, "dash")
-    for index, group in enumerate(result.table.partition_by("run", maintain_order=True)):
-        _add(figure, group, "relative", chart_text(group.item(0, "run")), index, palette, hover.relative, interval=True)
+    groups = result.table.partition_by("run", maintain_order=True)
+    for index, group in enumerate(groups):
+        label = chart_text(group.item(0, "run"))
+        _add(figure, group, "relative", label, index, len(groups), palette, hover.relative, interval=True)
     values = [value for column in ("relative", "low", "high") for value in result.table[column]]
     up = count_axis(f"steps relative to batch size {number(result.reference)}", values, palette)
     return finish(figure, palette, "Runs on one scale", height=440, **_axes(result.table, palette, yaxis=up))
@@ -115,6 +132,7 @@ def _(result: Speedup, palette: Palette = LIGHT) -> go.Figure:
         "speedup",
         f"speedup to {chart_text(result.goal)}",
         0,
+        1,
         palette,
         hover.speedup,
         interval=True,
@@ -200,9 +218,11 @@ def _(result: StabilityMap, palette: Palette = LIGHT) -> go.Figure:
 def _(result: Sensitivity, palette: Palette = LIGHT) -> go.Figure:
     """The share of the search space that is nearly as fast as the best point."""
     figure = go.Figure()
-    for index, group in enumerate(result.table.drop_nulls("share").partition_by("factor", maintain_order=True)):
+    groups = result.table.drop_nulls("share").partition_by("factor", maintain_order=True)
+    for index, group in enumerate(groups):
         label = f"within {group.item(0, 'factor'):g}× the fewest steps"
-        _add(figure, group, "share", label, index, palette, lambda row: hover.share(row, result.level), interval=True)
+        text = lambda row: hover.share(row, result.level)  # noqa: E731
+        _add(figure, group, "share", label, index, len(groups), palette, text, interval=True)
     up = Scale("linear", (0.0, *(share for share in result.table["high"] if share is not None)))
     axis = up.axis("share of the search space", palette) | {"tickformat": ".0%", "rangemode": "tozero"}
     return finish(
@@ -220,12 +240,13 @@ def _add(
     column: str,
     label: str,
     index: int,
+    lines: int,
     palette: Palette,
     text: Callable[[Row], str],
     interval: bool = False,
     x: str = "batch_size",
 ) -> None:
-    colour = palette.series[index % len(palette.series)]
+    colour = palette.lines(lines)[index]
     values = table[column].to_list()
     figure.add_scatter(
         x=table[x].to_list(),

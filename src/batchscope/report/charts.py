@@ -16,6 +16,7 @@ from batchscope.report.axes import bare_axis, batch_axis, count_axis, short
 from batchscope.report.marks import DASHES, EXACT, SYMBOLS, add_band, add_line, finish, marker, whiskers
 from batchscope.report.palette import LIGHT, Palette
 from batchscope.report.wording import chart_text
+from batchscope.spec.goal import Goal
 
 _ENDS = {
     "perfect_scaling_until": "perfect until",
@@ -63,6 +64,7 @@ def steps_to_result(curve: Curve, palette: Palette = LIGHT) -> go.Figure:
             hovertemplate=EXACT,
             mode="lines+markers",
             name="fewest of the search",
+            visible="legendonly",  # what nobody trains must not crowd what is promised; a click shows it
             line={"color": palette.series[2], "width": 1.5, "dash": "dot"},
             marker=marker(palette.series[2], "diamond", 7),
         )
@@ -90,7 +92,7 @@ def goals(curves: Sequence[Curve], palette: Palette = LIGHT, *, speedup: bool = 
         rule = pl.DataFrame({"batch_size": sizes}).with_columns(speedup=pl.col("batch_size") / sizes[0])
         add_line(figure, rule, "speedup", "perfect scaling", palette.muted, "dash")
     for index, (curve, table) in enumerate(zip(curves, tables, strict=True)):
-        colour = palette.series[index % len(palette.series)]
+        colour = palette.lines(len(curves))[index]
         figure.add_scatter(
             x=table["batch_size"].to_list(),
             y=[None if value is None else short(value) for value in table[column]],
@@ -110,6 +112,34 @@ def goals(curves: Sequence[Curve], palette: Palette = LIGHT, *, speedup: bool = 
         height=420,
         xaxis=batch_axis(sizes, palette),
         yaxis=count_axis(title, counts, palette) | ({"ticksuffix": "×"} if speedup else {}),
+    )
+
+
+def learning_curves(table: pl.DataFrame, goal: Goal, palette: Palette = LIGHT) -> go.Figure:
+    """How the setting of every batch size learnt, against steps, with the goal; ``table`` is that of ``figures``."""
+    figure = go.Figure()
+    groups = table.partition_by("batch_size", maintain_order=True)
+    for index, (group, colour) in enumerate(zip(groups, palette.lines(len(groups)), strict=True)):
+        figure.add_scatter(
+            x=group["step"].to_list(),
+            y=[short(value) for value in group["value"]],
+            text=[hover.learning(row, goal.metric) for row in group.iter_rows(named=True)],
+            hovertemplate=EXACT,
+            mode="lines",
+            name=number(group.item(0, "batch_size")),
+            line={"color": colour, "width": 2, "dash": DASHES[index % len(DASHES)]},
+        )
+    figure.add_hline(y=goal.threshold, line={"color": palette.muted, "width": 1.2, "dash": "dash"})
+    values = [*table["value"], goal.threshold]
+    spread = min(values) > 0 and max(values) > 10 * min(values)
+    up = count_axis("", values, palette) if spread else bare_axis("", palette)
+    return finish(
+        figure,
+        palette,
+        "",
+        height=420,
+        xaxis=count_axis("steps", table["step"].to_list(), palette),
+        yaxis=up | {"title": {"text": chart_text(goal.metric), "standoff": 10}},
     )
 
 

@@ -178,6 +178,21 @@ def search_space(
     )
 
 
+def learning_curves(space: pl.DataFrame, measurements: pl.DataFrame | pl.LazyFrame, metric: str) -> pl.DataFrame:
+    """How the search trial of every batch size's setting learnt: ``batch_size``, ``step`` and ``value`` of the metric.
+
+    Args:
+        space: As ``search_space`` gives it.
+        measurements: Of the run; a lazy table is never read whole.
+        metric: Which; evaluations that ended before they knew it, and values that are not finite, are left out.
+    """
+    best = space.filter("best").select("trial", pl.col("batch_size").cast(pl.Int64))
+    own = pl.col("trial").is_in(best["trial"].to_list()) & pl.col(metric).is_finite() & (pl.col("step") > 0)
+    seen = measurements.lazy().filter(own).select("trial", "step", pl.col(metric).cast(pl.Float64).alias("value"))
+    found = seen.collect(engine="streaming").join(best, on="trial")
+    return found.select("batch_size", pl.col("step").cast(pl.Int64), "value").sort("batch_size", "step")
+
+
 def ordered(space: pl.DataFrame, *, numbers_only: bool = False) -> list[str]:
     """The hyperparameter columns of a table, learning rate, momentum and effective rate first."""
     names = [PREFIX + name for name in hyperparameters(space.columns)]

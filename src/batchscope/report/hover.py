@@ -49,6 +49,12 @@ def goal_point(row: Row, goal: object) -> str:
     return f"{head}, {number(row['speedup'], 3)}× fewer than at the smallest"
 
 
+def learning(row: Row, metric: str) -> str:
+    """One evaluation, a row of ``figures.learning_curves``."""
+    head = f"batch size {number(row['batch_size'])}, step {number(row['step'])}"
+    return f"{head}: {chart_text(metric)} <b>{number(row['value'])}</b>"
+
+
 def best_value(row: Row, hyperparameter: str) -> str:
     """One batch size of the best points, a row of ``figures.best_points``."""
     head = f"batch size {number(row['batch_size'])}: {chart_text(name(hyperparameter))} <b>{number(row['value'])}</b>"

@@ -98,14 +98,29 @@
     }),
     { rootMargin: "400px" },
   );
-  document.querySelectorAll(".plot").forEach((plot) => inView.observe(plot));
+  const load = async () => {
+    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(unpacked).text();
+    document.head.append(script);
+    document.querySelectorAll(".plot").forEach((plot) => inView.observe(plot));
+  };
+  load().catch((error) => {
+    root.classList.remove("js");
+    const note = document.createElement("p");
+    note.className = "note";
+    note.textContent = `The charts need a browser of 2023 or newer (${error}); the rest does not.`;
+    document.getElementById("main").prepend(note);
+  });
   let waiting;
   addEventListener("resize", () => {
     clearTimeout(waiting);
     waiting = setTimeout(redraw, 120);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  const everything = () => document.querySelectorAll(".plot").forEach((plot) => plot.clientWidth && draw(plot));
+  const everything = () =>
+    window.Plotly && document.querySelectorAll(".plot").forEach((plot) => plot.clientWidth && draw(plot));
   addEventListener("beforeprint", () => {
     root.dataset.theme = "light";
     root.classList.add("printing"); // as wide as paper: a chart cannot be redrawn once it is on the press

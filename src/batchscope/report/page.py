@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -103,8 +105,8 @@ def _panel(
 
 
 def _document(title: str, body: str, summary: Mapping[str, Any], live: bool) -> str:
-    scripts = [get_plotlyjs().replace("</script", "<\\/script"), _resource("page.js")]
-    digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
+    library, code = get_plotlyjs(), _resource("page.js")
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (library, code)]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     # Only these two scripts may run, and nothing may be loaded: a browser holds the page to what it promises.
     policy = (
@@ -124,9 +126,14 @@ def _document(title: str, body: str, summary: Mapping[str, Any], live: bool) -> 
         f"<title>{escape(title)}</title><style>{style}{_resource('page.css')}</style></head><body>"
         f'<a class="skip" href="#main">Skip to the answers</a>{body}'
         f'<script type="application/json" id="summary">{script_json(summary)}</script>'
-        + "".join(f"<script>{code}</script>" for code in scripts)
-        + "</body></html>\n"
+        f'<script type="text/plain" id="plotly">{_compressed(library)}</script><script>{code}</script></body></html>\n'
     )
+
+
+@cache
+def _compressed(library: str) -> str:
+    """The library as the page carries it, which unpacks it when it is opened: 1.9 MB in the place of 4.7."""
+    return base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode()
 
 
 def _resource(file: str) -> str:

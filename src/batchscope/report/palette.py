@@ -16,6 +16,7 @@ class Palette:
     grid: str
     series: tuple[str, ...]
     bands: tuple[str, ...]  # the series again, faint: intervals
+    ramp: tuple[str, ...]  # for more lines than there are series: equally light, from violet to red
     perfect: str  # the three regimes, faint
     diminishing: str
     maximal: str
@@ -23,6 +24,13 @@ class Palette:
     fast: str  # ends of the scale from the fastest trial to the slowest
     slow: str
     infeasible: str
+
+    def lines(self, count: int) -> list[str]:
+        """A colour for each of ``count`` lines, none twice as long as the ramp has that many."""
+        if count <= len(self.series):
+            return list(self.series[:count])
+        last = len(self.ramp) - 1
+        return [self.ramp[round(position * last / (count - 1))] for position in range(count)]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Every colour with its name: ``("series-2", "#d55e00")``."""
@@ -41,6 +49,24 @@ LIGHT = Palette(
     grid="#e3e8ee",
     series=("#0072b2", "#d55e00", "#009e73", "#b0508c", "#8a6d00", "#2f8fc4"),
     bands=("#0072b22e", "#d55e002e", "#009e732e", "#b0508c2e", "#8a6d002e", "#2f8fc42e"),
+    ramp=(
+        "#6f57e7",
+        "#5061e6",
+        "#206adf",
+        "#1877a6",
+        "#137c82",
+        "#127e66",
+        "#128049",
+        "#12802b",
+        "#198213",
+        "#367e12",
+        "#527b12",
+        "#6a7511",
+        "#816f12",
+        "#9e6217",
+        "#bf491b",
+        "#db1f1f",
+    ),
     perfect="#0072b214",
     diminishing="#e69f0024",
     maximal="#5b68761f",
@@ -56,6 +82,24 @@ DARK = Palette(
     grid="#2b3540",
     series=("#56b4e9", "#ff9a5c", "#3fcf9f", "#e08fc4", "#e5cf4a", "#9cc9f0"),
     bands=("#56b4e938", "#ff9a5c38", "#3fcf9f38", "#e08fc438", "#e5cf4a38", "#9cc9f038"),
+    ramp=(
+        "#b1a4f2",
+        "#9fa9f1",
+        "#88afee",
+        "#58b8e7",
+        "#1dc0c9",
+        "#1cc39e",
+        "#1cc671",
+        "#1dc843",
+        "#26c81d",
+        "#55c61c",
+        "#80bf1b",
+        "#a5b71a",
+        "#c8ac1d",
+        "#e59f49",
+        "#ec997a",
+        "#f09494",
+    ),
     perfect="#56b4e91f",
     diminishing="#e69f0026",
     maximal="#9aa7b426",

@@ -13,7 +13,7 @@ from batchscope.report.markup import Chart, Section, chart, folded, section, tab
 from batchscope.report.palette import NAMED
 from batchscope.report.wording import escape, name, plain
 
-_CONTOURS = '<li><span class="line"></span>equal effective learning rate</li>'
+_CONTOURS = '<li><span class="line"></span>equal effective learning rate, ten times as large from line to line</li>'
 _KEY = (
     '<ul class="key"><li><i style="color:var(--best)">★</i>best</li>'
     '<li>reached the goal, steps 1× <span class="scale"></span> 3× the fewest or more</li>'
@@ -48,7 +48,7 @@ def panel(
         f'<div class="panel" data-of="goal-{index}"><section><h2>Steps to {escape(goal)}</h2>{chart(shown)}'
         f'<noscript><div class="still">{picture.steps_to_result([curve], title=f"Steps to {goal}")}</div></noscript>'
         f"{table(page_tables.curve(curve, figures.ordered(space)))}</section>"
-        f"{_best(index, curve, space)}{_space(index, curve, space)}</div>"
+        f"{_best(index, curve, space)}{_learning(index, curve, space, measurements)}{_space(index, curve, space)}</div>"
     )
 
 
@@ -73,6 +73,23 @@ def _best(index: int, curve: Curve, space: pl.DataFrame) -> str:
             "1 / (1 − momentum)."
         )
     return section(Section("Best hyperparameters", [text], shown)) if shown else ""
+
+
+def _learning(index: int, curve: Curve, space: pl.DataFrame, measurements: pl.LazyFrame | pl.DataFrame) -> str:
+    table = figures.learning_curves(space, measurements, curve.goal.metric)
+    if table.is_empty():
+        return ""
+    metric = plain(curve.goal.metric)
+    shown = Chart(
+        charts.learning_curves(table, curve.goal, NAMED),
+        f"{metric} against steps at the setting of every batch size",
+        f"learning-curves-{index}",
+    )
+    text = (
+        f"How {metric} fell, or rose, at the setting of every batch size as it was trained in the search; the dashed "
+        "line is the goal. Evaluations that ended early, because the goal was out of reach, are left out."
+    )
+    return section(Section("Learning curves", [text], [shown], folded=True))
 
 
 def _space(index: int, curve: Curve, space: pl.DataFrame) -> str:

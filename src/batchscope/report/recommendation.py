@@ -10,7 +10,7 @@ import polars as pl
 from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
 from batchscope.advice.strong_scaling import sentence
-from batchscope.amounts import counted, number, percent
+from batchscope.amounts import bounds, count, counted, duration, number, percent
 from batchscope.analysis import Interval
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.report.axes import bare_axis, count_axis, log_range, short
@@ -62,8 +62,9 @@ def time_cost_chart(found: Recommendation, palette: Palette = LIGHT) -> go.Figur
         hoverinfo="skip",
         line={"color": palette.ink, "width": 1.5, "dash": "dot"},
     )
-    for index, group in enumerate(points.partition_by("devices", maintain_order=True)):
-        colour, symbol = palette.series[index % len(palette.series)], SYMBOLS[index % len(SYMBOLS)]
+    groups = points.partition_by("devices", maintain_order=True)
+    for index, group in enumerate(groups):
+        colour, symbol = palette.lines(len(groups))[index], SYMBOLS[index % len(SYMBOLS)]
         times, costs = group["time"].to_list(), group["cost"].to_list()
         shapes = [f"{symbol}-open" if beyond else symbol for beyond in group["extrapolated"]]
         figure.add_scatter(
@@ -150,42 +151,39 @@ def _chosen(found: Recommendation) -> Table:
     for label, verdict in (("for the deadline", found.deadline), ("within the budget", found.budget)):
         if verdict is not None:
             rows.append((label, verdict.option))
-    names = sorted({name for _, option in rows for name in option.hyperparameters})
-    heads = ["choice", *_heads(found), *(["optimizer", "schedule"] if found.fastest.optimizer else [])]
+    names = list(dict.fromkeys(name for _, option in rows for name in option.hyperparameters))
+    training = ["optimizer", "schedule"] if found.fastest.optimizer else []
     cells = []
     for label, option in rows:
-        training = [Cell(option.optimizer), Cell(option.schedule)] if found.fastest.optimizer else []
+        made = [Cell(option.optimizer), Cell(option.schedule)] if training else []
         point = [_value(option.hyperparameters.get(name)) for name in names]
         why = "; ".join([option.why, *option.remarks])
-        cells.append([Cell(label, note=why), *_cells(option, found), *training, *point])
-    return Table("What to choose, and why", [*heads, *map(name, names)], cells)
+        cells.append([_value(option.batch_size), Cell(label), *_cells(option, found, point), *made, Cell("", note=why)])
+    heads = ["batch size", "choice", *_heads(found, list(map(name, names))), *training, "why"]
+    return Table("What to choose, and why", heads, cells)
 
 
 def _all(found: Recommendation) -> Table:
     names = [column for column in found.options.columns if column.startswith(PREFIX)]
+    remarked = found.options["remarks"].count() > 0
+    rows = []
+    for row in found.options.iter_rows(named=True):
+        interval = bounds(row["time_low"], row["time_high"], count if found.idealised else duration)
+        time = Cell(count(row["time"]) if found.idealised else duration(row["time"]), row["time"])
+        cells = [_value(row["batch_size"]), *([] if found.idealised else [_value(row["devices"])])]
+        cells += [time, Cell(interval, row["time_low"]), *(_value(row[column]) for column in names)]
+        cells += [] if found.idealised else [Cell(count(row["steps"]), row["steps"])]
+        cells += [Cell(count(row["cost"]) if found.idealised else number(row["cost"]), row["cost"])]
+        cells += [Cell("yes" if row["pareto_front"] else "no")]
+        rows.append([*cells, *([Cell("", note=row["remarks"] or "")] if remarked else [])])
     heads = [
         "batch size",
-        "devices",
-        "steps",
-        f"time ({found.time_unit})",
-        "interval",
-        _cost_title(found),
-        "pareto_front",
+        *(["steps"] if found.idealised else ["devices", "time"]),
+        f"{percent(found.level, 3)} interval",
     ]
-    rows = [
-        [
-            Cell(number(row["batch_size"]), row["batch_size"], row["remarks"] or ""),
-            _value(row["devices"]),
-            _value(row["steps"]),
-            Cell(found.shown_time(row["time"]), row["time"]),
-            Cell(f"{found.shown_time(row['time_low'])} to {found.shown_time(row['time_high'])}", row["time_low"]),
-            _value(row["cost"]),
-            Cell("yes" if row["pareto_front"] else "no"),
-            *(_value(row[column]) for column in names),
-        ]
-        for row in found.options.iter_rows(named=True)
-    ]
-    return Table("Every option", [*heads, *(name(column.removeprefix(PREFIX)) for column in names)], rows)
+    heads += [*(name(column.removeprefix(PREFIX)) for column in names), *([] if found.idealised else ["steps"])]
+    heads += [_cost_title(found), "on the Pareto front", *(["remarks"] if remarked else [])]
+    return Table("Every option", heads, rows)
 
 
 def _devices(found: Recommendation) -> Table:
@@ -204,21 +202,29 @@ def _devices(found: Recommendation) -> Table:
     return Table("The fastest batch size for each number of devices", heads, rows)
 
 
-def _heads(found: Recommendation) -> list[str]:
-    hardware = [] if found.idealised else ["devices", "micro batch", "passes"]
+def _heads(found: Recommendation, names: list[str]) -> list[str]:
+    """Of ``_cells``."""
+    interval, cost = f"{percent(found.level, 3)} interval", [_cost_title(found), "interval of cost"]
+    if found.idealised:
+        return ["steps", interval, *names, *cost]
     energy = ["energy (kWh)", "interval of energy"] if found.fastest.energy else []
-    return ["batch size", *hardware, "steps", "time", "interval", _cost_title(found), "interval of cost", *energy]
+    return ["devices", "time", interval, *names, "steps", "micro batch", "passes", *cost, *energy]
 
 
-def _cells(option: Option, found: Recommendation) -> list[Cell]:
-    hardware = [option.devices, option.micro_batch_size, option.accumulation_steps]
+def _cells(option: Option, found: Recommendation, point: list[Cell]) -> list[Cell]:
     time, cost, energy = option.time, option.cost, option.energy
+    if found.idealised:
+        ends = Cell(bounds(time.low, time.high, count), time.low)
+        examples = [Cell(count(cost.value), cost.value), Cell(bounds(cost.low, cost.high, count), cost.low)]
+        return [Cell(count(time.value), time.value), ends, *point, *examples]
     return [
-        _value(option.batch_size),
-        *([] if found.idealised else map(_value, hardware)),
-        _value(option.steps.value),
-        Cell(found.shown_time(time.value), time.value),
-        Cell(f"{found.shown_time(time.low)} to {found.shown_time(time.high)}", time.low),
+        _value(option.devices),
+        Cell(duration(time.value), time.value),
+        Cell(bounds(time.low, time.high, duration), time.low),
+        *point,
+        Cell(count(option.steps.value), option.steps.value),
+        _value(option.micro_batch_size),
+        _value(option.accumulation_steps),
         _value(cost.value),
         _bounds(cost),
         *([] if energy is None else [_value(energy.value), _bounds(energy)]),

@@ -106,18 +106,13 @@ def search_space(
 def _contours(figure: go.Figure, space: pl.DataFrame, across: Scale, up: Scale, palette: Palette) -> None:
     x: list[float | str | None] = []
     y: list[float | str | None] = []
-    text = []
     for line in figures.contours(space).partition_by("level", maintain_order=True):
         x += [*(across.place(rate) for rate in line["learning_rate"]), None]
         y += [*(up.place(momentum) for momentum in line["momentum"]), None]
-        text += [number(line.item(0, "level")), *[""] * line.height]
     figure.add_scatter(
         x=x,
         y=y,
-        text=text,
-        textposition="top left",
-        textfont={"size": 9, "color": palette.muted},
-        mode="lines+text",
+        mode="lines",
         line={"color": palette.muted, "width": 1},
         opacity=0.4,
         hoverinfo="skip",
