@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import_curve(
         folder / "steps.csv",
         folder / "run",
+        batch_size="size",
+        steps="steps",
+        hyperparameters={"learning_rate": "rate"},
+    )
+    slower = [
+        f"{size},{round(200 + 40000 / size) + trial},{0.01 * size}" for size in (16, 64, 256) for trial in range(9)
+    ]
+    (folder / "slower.csv").write_text("\n".join(["size,steps,rate", *slower]) + "\n")
+    import_curve(
+        folder / "slower.csv",
+        folder / "slower <run>",
         batch_size="size",
         steps="steps",
         hyperparameters={"learning_rate": "rate"},
@@ -92,6 +104,31 @@ def test_the_report_takes_a_probe(here: Path, capsys: pytest.CaptureFixture[str]
     assert "Cost is 3 for a device-hour" in page
     assert invoke(["report", "run", "--devices", "2"]) == MISUSE
     assert "--probe probe.json" in capsys.readouterr().err
+
+
+def test_two_runs_are_chosen_across(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["recommend", "slower <run>", "run"]) == DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("Take run. Batch size 256, ")
+    # At 256 the slower one takes 200 + 40,000 / 256 steps against 200.
+    assert lines[2].startswith("slower <run> takes 1.8 times the steps and 1.8 times the examples, batch size 256.")
+    assert invoke(["recommend", "slower <run>", "run", "--json"]) == DONE
+    document = json.loads(capsys.readouterr().out)
+    assert document["chosen"]["run"] == "run" and set(document["runs"]) == {"run", "slower <run>"}
+    assert document["runs"]["run"]["recommended"]["batch_size"] == 256
+
+
+def test_two_runs_are_laid_over_each_other_in_one_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["report", "run", "slower <run>", "--normalised", "-o", "both.html"]) == DONE
+    assert "both.html" in capsys.readouterr().out
+    page = (here / "both.html").read_text()
+    assert "Take run. Batch size 256" in page and page.count('class="plot"') == 2
+    assert "slower &lt;run&gt;" in page and "slower <run>" not in page
+    figures = [json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', page)]
+    first, second = figures[0]["data"]
+    assert first["name"] == "run" and first["y"] == [1700, 500, 200] and second["y"] == [2700, 825, 356]
+    assert [line["y"][0] for line in figures[1]["data"][1:]] == [1, 1]  # both relative to the smallest
+    assert invoke(["report", "run", "slower <run>", "--goal", "reached/goal > 2"]) == MISUSE
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,8 @@ def test_commands_and_code_of_the_page_run_as_written(
     run: bs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "recommend.md").read_text()
-    shutil.copytree(run.folder, tmp_path / "runs" / "mine")
+    for name in ("mine", "sgd", "adam"):
+        shutil.copytree(run.folder, tmp_path / "runs" / name)
     (tmp_path / "probe.json").write_text(probe().to_json())
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from batchscope.advice.across import Across
 from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
 from batchscope.advice.strong_scaling import sentence
@@ -63,6 +64,28 @@ def print_recommendation(to: Console, found: Recommendation, *, everything: bool
     to.print(Text(f"{reservations}every option and what this rests on: the same with --all"))
     if found.recommended.hyperparameters:
         to.print(Text("a script that trains this setting: the same with --snippet pytorch"))
+
+
+def print_across(to: Console, found: Across) -> None:
+    """Which of several runs to take, and what each would take."""
+    to.print(Text(printable(str(found.chosen.goal)), style="bold"))
+    to.print(Text(printable(found.sentence)))
+    to.print(Text(printable(found.trust)))
+    for caveat in found.chosen.headline.caveats:
+        to.print(Text(f"! {printable(caveat)}"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    heads = ["batch\nsize", *([] if found.chosen.idealised else ["devices", "time"]), "steps"]
+    table.add_column("run", overflow="fold")
+    for head in (*heads, f"{percent(found.chosen.level, 3)}\ninterval", "learning\nrate"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, one in found.found.items():
+        option = one.recommended
+        cells = [printable(name), number(option.batch_size)]
+        cells += [] if one.idealised else [number(option.devices), one.shown_time(option.time.value)]
+        cells += [count(option.steps.value), bounds(option.steps.low, option.steps.high, count)]
+        table.add_row(*map(Text, [*cells, cell(option.hyperparameters.get("learning_rate"))]))
+    to.print(table)
+    to.print(Text("their curves in one page: batchscope report with the same runs"))
 
 
 def _choices(found: Recommendation) -> Table:

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 import batchscope
+from batchscope.advice.across import across
+from batchscope.advice.across import document as document_of_several
 from batchscope.advice.document import document
-from batchscope.cli.advice import chosen, print_recommendation, whole_numbers
-from batchscope.cli.shared_options import AsJson, RunFolder
+from batchscope.advice.recommendation import Recommendation
+from batchscope.cli.advice import chosen, print_across, print_recommendation, whole_numbers
+from batchscope.cli.shared_options import AsJson, RunFolders
 from batchscope.cli.show import console, print_json, print_warnings
 from batchscope.runs import open_run
 from batchscope.spec.probe import Probe
@@ -27,7 +30,7 @@ AnyWorkload = Annotated[bool, typer.Option("--any-workload", help="Take a probe 
 
 
 def recommend(
-    run: RunFolder,
+    run: RunFolders,
     goal: Annotated[str | None, typer.Option("--goal", help="Otherwise the study's first.")] = None,
     probe: ProbeFile = None,
     devices: Devices = "1",
@@ -54,31 +57,38 @@ def recommend(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Recommend batch size, devices and hyperparameters for time or for money."""
-    result = open_run(run)
-    print_warnings(result)
+    """Recommend batch size, devices and hyperparameters for time or for money; of several runs, which of them too."""
     measured = None if probe is None else Probe.from_json(probe)
-    found = batchscope.recommend(
-        result,
-        measured,
-        goal=goal,
-        devices=whole_numbers(devices, "--devices 1,2,4,8"),
-        bandwidth=bandwidth,
-        latency=latency,
-        price=price,
-        power=power,
-        deadline=deadline,
-        budget=budget,
-        batch_sizes=None if batch_sizes is None else whole_numbers(batch_sizes, "--batch-sizes 64,128"),
-        extrapolate=extrapolate,
-        any_workload=any_workload,
-    )
-    text = None if snippet is None else result.snippet(chosen(found, choice), snippet, goal=goal)
+    opened = {str(folder): open_run(folder) for folder in run}
+    found: dict[str, Recommendation] = {}
+    for name, result in opened.items():
+        print_warnings(result)
+        found[name] = batchscope.recommend(
+            result,
+            measured,
+            goal=goal,
+            devices=whole_numbers(devices, "--devices 1,2,4,8"),
+            bandwidth=bandwidth,
+            latency=latency,
+            price=price,
+            power=power,
+            deadline=deadline,
+            budget=budget,
+            batch_sizes=None if batch_sizes is None else whole_numbers(batch_sizes, "--batch-sizes 64,128"),
+            extrapolate=extrapolate,
+            any_workload=any_workload,
+        )
+    best = across(found)
+    asked = chosen(best.chosen, choice) if snippet is not None else None
+    text = None if asked is None or snippet is None else opened[best.run].snippet(asked, snippet, goal=goal)
     if as_json:
         device = None if measured is None else f"{measured.device_name} ({measured.device})"
-        answer = document(found, workload=result.workload, device=device)
+        answers = {name: document(one, workload=opened[name].workload, device=device) for name, one in found.items()}
+        answer = answers[best.run] if len(found) == 1 else document_of_several(best, answers)
         print_json(answer if text is None else answer | {"snippet": text})
     elif text is not None:
         print(text, end="")
+    elif len(found) == 1:
+        print_recommendation(console(), best.chosen, everything=everything)
     else:
-        print_recommendation(console(), found, everything=everything)
+        print_across(console(), best)

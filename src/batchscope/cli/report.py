@@ -8,14 +8,16 @@ from typing import Annotated
 
 import typer
 
+from batchscope.advice.across import across
 from batchscope.advice.recommend import recommend
 from batchscope.cli.advice import whole_numbers
 from batchscope.cli.main import FAILED
 from batchscope.cli.recommend import AnyWorkload, Bandwidth, Devices, Latency, Power, Price, ProbeFile
-from batchscope.cli.shared_options import RunFolder
+from batchscope.cli.shared_options import RunFolders
 from batchscope.cli.show import print_warnings, say
 from batchscope.cli.show_answers import lacking
 from batchscope.errors import AnalysisError
+from batchscope.report import comparison
 from batchscope.runs import open_run
 from batchscope.spec.probe import Probe
 
@@ -23,7 +25,7 @@ WATCH_SECONDS = 10.0
 
 
 def report(
-    run: RunFolder,
+    run: RunFolders,
     watch: Annotated[bool, typer.Option("--watch", help="Write it anew until the run is finished.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", help="Write the curve as a still picture too.")] = None,
     probe: ProbeFile = None,
@@ -33,9 +35,19 @@ def report(
     price: Price = None,
     power: Power = None,
     any_workload: AnyWorkload = False,
+    goal: Annotated[str | None, typer.Option("--goal", help="Of several runs; otherwise their first.")] = None,
+    normalised: Annotated[
+        bool, typer.Option("--normalised", help="Of several runs: their curves relative to one batch size too.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the page of several runs is written.")] = Path(
+        "comparison.html"
+    ),
 ) -> None:
-    """Write report.html and summary.json into the folder of a run; with a probe, its recommendation is in time."""
-    result = open_run(run)
+    """Write report.html and summary.json into the folder of a run; of several runs, one page with all their curves."""
+    if len(run) > 1:
+        _several(run, goal, normalised, output)
+        return
+    result = open_run(run[0])
     counts = whole_numbers(devices, "--devices 1,2,4,8")
     measured = None if probe is None else Probe.from_json(probe)
     print_warnings(result)
@@ -68,3 +80,15 @@ def report(
         say(str(svg))
     if lacking(answers):
         raise typer.Exit(FAILED)
+
+
+def _several(folders: list[Path], goal: str | None, normalised: bool, output: Path) -> None:
+    """One page of several runs."""
+    opened = {str(folder): open_run(folder) for folder in folders}
+    for result in opened.values():
+        print_warnings(result)
+    best = across({name: recommend(result, goal=goal) for name, result in opened.items()})
+    curves = {name: result.steps_to_result(goal) for name, result in opened.items()}
+    output.write_text(comparison.render(curves, normalised=normalised, first=best.sentence), encoding="utf-8")
+    say(best.sentence)
+    say(str(output))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folder of a run, or of several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data sets lie; otherwise BATCHSCOPE_DATA, or the user's cache.")

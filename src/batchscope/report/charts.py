@@ -82,8 +82,23 @@ def steps_to_result(curve: Curve, palette: Palette = LIGHT) -> go.Figure:
     return figure
 
 
-def goals(curves: Sequence[Curve], palette: Palette = LIGHT, *, speedup: bool = False) -> go.Figure:
-    """Several goals in one chart (Sh19 figure 2): steps, or how many times fewer than at the smallest size."""
+def goals(
+    curves: Sequence[Curve],
+    palette: Palette = LIGHT,
+    *,
+    speedup: bool = False,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """Several curves in one chart (Sh19 figure 2): steps, or how many times fewer than at the smallest size.
+
+    Args:
+        curves: Of several goals, or of several runs.
+        palette: The colours.
+        speedup: Whether to show how many times fewer.
+        labels: What each is called; by default its goal.
+        title: Above it; by default what is shown of every goal.
+    """
     tables = [figures.steps_to_result(curve) for curve in curves]
     sizes = sorted({size for table in tables for size in table["batch_size"]})
     column = "speedup" if speedup else "shown"
@@ -93,25 +108,28 @@ def goals(curves: Sequence[Curve], palette: Palette = LIGHT, *, speedup: bool = 
         add_line(figure, rule, "speedup", "perfect scaling", palette.muted, "dash")
     for index, (curve, table) in enumerate(zip(curves, tables, strict=True)):
         colour = palette.lines(len(curves))[index]
+        places, low, high = (table[part].to_list() for part in ("shown", "shown_low", "shown_high"))
         figure.add_scatter(
             x=table["batch_size"].to_list(),
             y=[None if value is None else short(value) for value in table[column]],
             text=[hover.goal_point(row, curve.goal) for row in table.iter_rows(named=True)],
             hovertemplate=EXACT,
             mode="lines+markers",
-            name=chart_text(curve.goal),
+            error_y=None if labels is None or speedup else whiskers(places, low, high, colour),
+            name=chart_text(curve.goal if labels is None else labels[index]),
             line={"color": colour, "width": 2, "dash": DASHES[index % len(DASHES)]},
             marker=marker(colour, SYMBOLS[index % len(SYMBOLS)], 8),
         )
     counts = [count for table in tables for count in table[column]]
-    title = "times fewer steps" if speedup else "steps to the goal"
+    up = "times fewer steps" if speedup else "steps to the goal"
+    above = "Speedup" if speedup else "Steps to every goal"
     return finish(
         figure,
         palette,
-        "Speedup" if speedup else "Steps to every goal",
+        above if title is None else title,
         height=420,
         xaxis=batch_axis(sizes, palette),
-        yaxis=count_axis(title, counts, palette) | ({"ticksuffix": "×"} if speedup else {}),
+        yaxis=count_axis(up, counts, palette) | ({"ticksuffix": "×"} if speedup else {}),
     )
 
 
@@ -129,11 +147,10 @@ def learning_curves(table: pl.DataFrame, goal: Goal, palette: Palette = LIGHT) -
             name=number(group.item(0, "batch_size")),
             line={"color": colour, "width": 2, "dash": DASHES[index % len(DASHES)]},
         )
-    figure.add_hline(y=goal.threshold, line={"color": palette.muted, "width": 1.2, "dash": "dash"})
     values = [*table["value"], goal.threshold]
     spread = min(values) > 0 and max(values) > 10 * min(values)
     up = count_axis("", values, palette) if spread else bare_axis("", palette)
-    return finish(
+    finish(
         figure,
         palette,
         "",
@@ -141,6 +158,8 @@ def learning_curves(table: pl.DataFrame, goal: Goal, palette: Palette = LIGHT) -
         xaxis=count_axis("steps", table["step"].to_list(), palette),
         yaxis=up | {"title": {"text": chart_text(goal.metric), "standoff": 10}},
     )
+    figure.add_hline(y=goal.threshold, line={"color": palette.muted, "width": 1.2, "dash": "dash"})
+    return figure
 
 
 def trial_counts(costs: pl.DataFrame, palette: Palette = LIGHT) -> go.Figure:

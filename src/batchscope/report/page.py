@@ -85,7 +85,7 @@ def render(
         "</main>",
         "<footer>Written by Batchscope. This file holds its own data and code and loads nothing.</footer>",
     ]
-    return _document(title, "".join(body), summary, live)
+    return document(title, "".join(body), summary, live)
 
 
 def _panel(
@@ -104,7 +104,8 @@ def _panel(
         return f'<div class="panel" data-of="goal-{index}">{part}</div>'
 
 
-def _document(title: str, body: str, summary: Mapping[str, Any], live: bool) -> str:
+def document(title: str, body: str, summary: Mapping[str, Any], live: bool) -> str:
+    """A whole page around its ``body``, which is markup; it carries the ``summary`` along."""
     library, code = get_plotlyjs(), _resource("page.js")
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (library, code)]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
