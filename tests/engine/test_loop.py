@@ -98,7 +98,19 @@ class Sometimes(nn.Module):
         return outputs
 
 
-@pytest.mark.parametrize("model", [Tied, Frozen, Checkpointed, normed, hooked, Sometimes])
+class Narrow(nn.Module):
+    """A last layer in bfloat16, which the model converts to and from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 12), nn.Linear(12, 3).bfloat16()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.last(torch.tanh(self.first(inputs)).bfloat16()).to(inputs.dtype)
+        return outputs
+
+
+@pytest.mark.parametrize("model", [Tied, Frozen, Checkpointed, normed, hooked, Sometimes, Narrow])
 def test_the_loop_is_what_a_user_would_write_for_any_module(model: Callable[[], nn.Module]) -> None:
     workload = classification(model)
     bench = training(workload, *SGD)
@@ -108,7 +120,9 @@ def test_the_loop_is_what_a_user_would_write_for_any_module(model: Callable[[], 
         net = model().double()
         if isinstance(net, Tied):  # torch's own ``double`` takes shared buffers apart
             net.second.seen = net.seen
-        sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        if isinstance(net, Narrow):
+            net.last.bfloat16()
+        sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01, fused=isinstance(net, Narrow))
         for step in range(STEPS):
             inputs, targets = bench.batch(step)
             seed_step(bench, step, python=True)

@@ -76,3 +76,36 @@ def test_batch_sizes_are_searched_independently_and_trials_have_their_own_seeds(
     assert len({trial.id("context") for trial in (*at_16, *at_32)}) == 16
     assert at_16[0].id("context") == first_trials(found, 16, 0, 1)[0].id("context")
     assert at_16[0].id("context") != at_16[0].id("other")
+
+
+def test_optimizers_take_turns_each_through_a_sequence_and_a_space_of_its_own() -> None:
+    spaces: dict[str, dict[str, object]] = {
+        "momentum": {**SPACE},
+        "adam": {"learning_rate": {"min": 1e-5, "max": 1e-2, "scale": "log"}},
+    }
+    found = list(itertools.islice(points(Search.model_validate({"optimizers": spaces}), 0), 64))
+    assert [point["optimizer"] for point in found] == ["momentum", "adam"] * 32
+    assert all(point.keys() - {"optimizer"} == spaces[str(point["optimizer"])].keys() for point in found)
+    exponents = [math.log10(float(point["learning_rate"])) for point in found if point["optimizer"] == "adam"]
+    assert sorted(math.floor((exponent + 5) / 3 * 32) for exponent in exponents) == list(range(32)), (
+        "as even as Sobol's"
+    )
+    alone = list(itertools.islice(points(Search.model_validate({"optimizers": {"adam": spaces["adam"]}}), 0), 32))
+    assert alone == [point for point in found if point["optimizer"] == "adam"], "whoever else is searched"
+
+
+def test_what_optimizers_share_is_given_to_those_that_have_it() -> None:
+    search = Search.model_validate({"optimizers": ["momentum", "adam"], "space": {"learning_rate": 1, "momentum": 0.9}})
+    assert {name: set(space) for name, space in search.optimizers.items()} == {
+        "momentum": {"learning_rate", "momentum"},
+        "adam": {"learning_rate"},
+    }
+    assert search.space == {} and Search.model_validate(search.model_dump()) == search
+
+
+def test_a_grid_of_several_optimizers_is_the_grid_of_each() -> None:
+    search = Search.model_validate(
+        {"method": "grid", "optimizers": {"sgd": {"learning_rate": [1, 2, 3]}, "adam": {"learning_rate": [0.1]}}}
+    )
+    assert [tuple(point.values()) for point in points(search, 0)] == [("sgd", 1), ("adam", 0.1), ("sgd", 2), ("sgd", 3)]
+    assert search.trials == 4

@@ -264,6 +264,48 @@ def test_a_class_of_the_users_is_timed_too() -> None:
     assert isinstance(trainer.answer(Attempt(8, 3)), Fits)
 
 
+OWN = "tests/spec/key_workloads.py:Decayed"
+STUDY = f"""
+workload: {HERE}:make
+algorithm: {{optimizer: '{OWN}', average_weights: 0.9}}
+batch_sizes: [4, 8]
+search: {{space: {{learning_rate: 0.1, strength: [0.1, 0.2], clip_gradient_norm: [0.5, 1]}}}}
+goals: ["validation/loss < 0.1"]
+budget: {{steps: 10}}
+"""
+
+
+def test_a_study_is_updated_as_in_its_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, written = tmp_path / "study.yaml", tmp_path / "probe.json"
+    file.write_text(STUDY)
+    assert invoke(["probe", str(file), "--seconds", "0.01", "--threads", "1", "-o", str(written)]) == DONE
+    assert "clipped to a norm of 0.5" in capsys.readouterr().out
+    found = bs.Probe.from_json(written)
+    assert [batch.batch_size for batch in found.batches] == [4, 8] and all(batch.step for batch in found.batches)
+    assert (found.optimizer, found.clip_gradient_norm, found.average_weights) == (OWN, 0.5, 0.9)
+    with pytest.raises(StudyError, match="trains with .*Decayed, got --optimizer adam"):
+        bs.probe(bs.Study.from_text(STUDY), optimizer="adam")
+
+
+def test_updates_clip_and_average_as_torch_does() -> None:
+    given = setup(optimizer="sgd", clip_gradient_norm=1e-3, average_weights=0.9)
+    trainer = Trainer(probe_workloads.make(), given, own_process=False)
+    for _ in range(2):
+        trainer.update(iter([((probe_workloads.INPUTS, probe_workloads.LABELS), 1.0)]))
+    gradients = [parameter.grad for parameter in trainer._model.parameters() if parameter.grad is not None]
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-2)
+    assert trainer._average is not None and int(trainer._average.n_averaged) == 2
+
+
+def test_a_class_that_must_be_given_more_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    needy = "tests/spec/key_workloads.py:Needy"
+    assert invoke(["probe", "digits/softmax", "--optimizer", needy, "--batch-sizes", "4"]) == MISUSE
+    shown = capsys.readouterr().err
+    assert (
+        "Needy must be given strength" in shown and "batchscope probe study.yaml" in shown and "Traceback" not in shown
+    )
+
+
 def test_every_rule_has_a_drop_in() -> None:
     assert OPTIMIZERS.keys() == RULES.keys()
 

@@ -29,7 +29,7 @@ evaluation: {ratio: 1.3}
 engine: {program: loop, pack_size: 2, threads: 1}
 """
 # What the graph of a pack holds. One is made for each batch size, which takes most of the time of a row.
-PACKED = ("workload", "algorithm", "search.space", "metrics", "evaluation", "engine")
+PACKED = ("workload", "algorithm", "search.space", "search.optimizers", "metrics", "evaluation", "engine")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ ANY = "*"  # a key of free values is wanted with one at least
 def wanted() -> set[tuple[str, str]]:
     """Every key with every value that it can be told to take, and ``ANY`` where these are without end."""
     pairs = {pair for pair in _of_model(Study, "")}
+    pairs = {pair for pair in pairs if not pair[0].startswith("search.optimizers.")}  # are as in search.space
     for key, names in REGISTERED.items():
         pairs = {pair for pair in pairs if pair[0] != key} | {(key, name) for name in names}
     schedules = LEARNING_RATE_SCHEDULES.values()
@@ -221,6 +222,10 @@ ROWS: tuple[Row, ...] = (
     row("search.space.points", 2, _GRID, written=_RATE + "{min: 0.1, max: 0.4, points: 2}"),
     row("search.space.values", "[0.1, 0.3]", written=_RATE + "{values: [0.1, 0.3]}"),
     row("search.space", "{learning_rate: 0.3}"),
+    row("search.optimizers", "[sgd, adam]"),
+    row("search.optimizers", "{sgd: {learning_rate: 0.3}, adam: {beta1: [0.8, 0.9]}}", _GRID, "search.trials=5"),
+    row("search.optimizers", f"{{sgd: {{}}, '{OWN}': {{strength: 0.1}}}}", "engine.program=auto"),
+    row("search.optimizers", "{sgd: {learning_rate: {min: 0.2, max: 0.4}}, adam: {}}", "search.widen.rounds=1"),
     *_searched(),
     row("search.widen.edge", 0.2, _LOG, "search.widen.rounds=1"),
     row("search.widen.rounds", 1, _LOG),

@@ -43,6 +43,13 @@ class Decayed(torch.optim.Optimizer):
                 parameter.add_(average, alpha=-group["lr"])
 
 
+class Needy(Decayed):
+    """The same, with a number that must be given."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float, strength: float) -> None:
+        super().__init__(params, lr, strength)
+
+
 def convolution() -> bs.Workload:
     """The digits with a convolution, which has channels to lay out last."""
     net = nn.Sequential

@@ -11,6 +11,7 @@ from batchscope.advice.options import Option
 from batchscope.advice.recommendation import Recommendation
 from batchscope.advice.strong_scaling import sentence
 from batchscope.advice.verdicts import Verdict
+from batchscope.spec.space import OPTIMIZER
 
 SCHEMA = 1
 
@@ -60,7 +61,7 @@ def _option(option: Option) -> dict[str, Any]:
         "cost": option.cost.to_dict(),
         "energy": None if option.energy is None else option.energy.to_dict(),
         "hyperparameters": dict(option.hyperparameters),
-        "optimizer": option.optimizer or None,
+        "optimizer": option.optimizer or option.hyperparameters.get(OPTIMIZER),
         "learning_rate_schedule": option.schedule or None,
         "extrapolated": option.extrapolated,
         "lower_bound": option.lower_bound,

@@ -111,7 +111,9 @@ def of_study(curve: Curve, study: Study | None, probe: Probe | None = None, **op
             "a recommendation is for a batch size that stays, and this study changes it during training "
             "(batch_schedule, first_epochs): run the study without them"
         )
-    found = of_curve(curve, probe, optimizer=study.algorithm.optimizer, schedule=described(study), **options)
+    # Where several are searched, it is one of each point's hyperparameters.
+    optimizer = "" if study.search.optimizers else study.algorithm.optimizer
+    found = of_curve(curve, probe, optimizer=optimizer, schedule=described(study), **options)
     return found if probe is None else replace(found, notes=(*found.notes, *_differences(study, probe)))
 
 
@@ -150,12 +152,21 @@ def _bare(workload: str) -> str:
 
 
 def _differences(study: Study, probe: Probe) -> list[str]:
-    notes = []
-    if probe.optimizer != study.algorithm.optimizer:
+    notes, trained = [], " and ".join(study.search.optimizers) or study.algorithm.optimizer
+    if probe.optimizer != trained:
         notes.append(
-            f"the probe timed updates of {probe.optimizer}, the study trained with {study.algorithm.optimizer}: a step "
-            "may take longer, or less long, than is said here"
+            f"the probe timed updates of {probe.optimizer}, the study trained with {trained}: a step may take longer, "
+            "or less long, than is said here"
         )
+    for name, words in (("clip_gradient_norm", "gradient clipping"), ("average_weights", "averaged weights")):
+        spaces = study.search.spaces.values()
+        has = getattr(study.algorithm, name) is not None or any(name in space for space in spaces)
+        if has != (getattr(probe, name) is not None):
+            one, other = ("without", "with") if has else ("with", "without")
+            notes.append(
+                f"the probe timed updates {one} {words}, the study trained {other}: batchscope probe study.yaml times "
+                "updates as a study makes them"
+            )
     if probe.dtype != study.engine.dtype:
         notes.append(f"the probe timed {probe.dtype}, the study trained in {study.engine.dtype}")
     return notes

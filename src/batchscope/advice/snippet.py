@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from batchscope.errors import AnalysisError
 from batchscope.optim.table import TABLE, arguments, own_arguments
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.goal import Goal
+from batchscope.spec.space import OPTIMIZER
 from batchscope.spec.study import Study
 from batchscope.user_file import parted
 from batchscope.workloads import is_file
@@ -47,6 +49,9 @@ def snippet(study: Study | None, option: Option, goal: Goal, kind: str, *, train
             f"{option.place} was never trained, so its hyperparameters are not known: run the study there, or leave "
             "out --extrapolate"
         )
+    study = study.of(option.hyperparameters)
+    setting = {name: value for name, value in option.hyperparameters.items() if name != OPTIMIZER}
+    option = replace(option, hyperparameters=setting)
     return _yaml(study, option, goal) if kind == "yaml" else _pytorch(study, option, goal, train_size)
 
 

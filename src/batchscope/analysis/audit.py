@@ -22,7 +22,8 @@ from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
 
 Array = NDArray[np.float64]
-Space = Mapping[str, tuple[float, float, str]]  # name -> smallest value, largest value, scale of sampling
+Side = tuple[float, float, str]  # smallest value, largest value, scale of sampling
+Space = Mapping[str, Side | Mapping[str, Side]]  # by name; or by optimizer, where each has a space of its own
 WIDE = 2.0  # an interval of steps that spans this factor is as wide as a doubling of the batch size
 _KNOWN = 0.99
 
@@ -44,14 +45,16 @@ def position(value: float, low: float, high: float, scale: str) -> float:
 
 def boundary(point: Mapping[str, object], space: Space, edge: float) -> str | None:
     """Why the best point is too near to a side of its space, or ``None`` (the check of Sh19 section 4)."""
-    for name, (low, high, scale) in space.items():
+    own = space.get(str(point.get("optimizer")))
+    for name, side in (own if isinstance(own, Mapping) else space).items():
         value = point.get(name)
-        if not isinstance(value, int | float) or low == high:
+        if not isinstance(value, int | float) or not isinstance(side, tuple) or side[0] == side[1]:
             continue
+        low, high, scale = side
         place = position(float(value), low, high, scale)
         if not edge <= place <= 1 - edge:
-            side, limit = ("lower", low) if place < 0.5 else ("upper", high)
-            return f"the best {name}, {value:g}, is within {edge:g} of the {side} side of its space, {limit:g}"
+            which, limit = ("lower", low) if place < 0.5 else ("upper", high)
+            return f"the best {name}, {value:g}, is within {edge:g} of the {which} side of its space, {limit:g}"
     return None
 
 

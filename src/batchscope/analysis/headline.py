@@ -18,7 +18,7 @@ from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.steps import Curve
 from batchscope.interval import Interval
 
-LEADING = ("learning_rate", "momentum")  # what everybody asks for comes first
+LEADING = ("optimizer", "learning_rate", "momentum")  # what everybody asks for comes first
 CAVEATS = 2  # beside the answer; the others are there for who asks
 # What stands in a note of the curve where it refers to its columns.
 _SEE = {": see reason": ": better settings may lie outside the search space", ": see verdict": ": more may find better"}

@@ -17,7 +17,7 @@ from batchscope.cli.shared_options import AsJson, DataDir
 from batchscope.cli.show import console, print_table, printable, say
 from batchscope.errors import ProbeError, StudyError
 from batchscope.spec.faults import explain
-from batchscope.spec.study import Span
+from batchscope.spec.study import Span, Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,17 +27,30 @@ if TYPE_CHECKING:
 
 
 def probe(
-    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="A built-in name, or path/to/file.py:function.")],
+    workload: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKLOAD",
+            help="A built-in name, path/to/file.py:function, or a study.yaml to update as in its trials.",
+        ),
+    ],
     batch_sizes: Annotated[
         str | None,
         typer.Option(
-            metavar="LIST", help="1,8,64 or from:to:factor.", show_default="powers of two to 8192 or the training data"
+            metavar="LIST",
+            help="1,8,64 or from:to:factor.",
+            show_default="of the study, or powers of two to 8192 or the training data",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     seconds: Annotated[float, typer.Option(help="For timing each batch size.")] = 2.0,
-    optimizer: Annotated[str, typer.Option(help="Whose update, as in a study.")] = "nesterov",
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 for autocast to it.")] = "float32",
+    optimizer: Annotated[
+        str | None, typer.Option(help="Whose update, as in a study.", show_default="of the study, or nesterov")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, or bfloat16 for autocast to it.", show_default="of the study, or float32"),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.", show_default="torch's choice")] = None,
     max_micro_batch: Annotated[
         int | None, typer.Option(min=1, help="The largest micro-batch to try.", show_default="what memory holds")
@@ -66,7 +79,7 @@ def probe(
             status.update(f"{progress.doing} batch size {number(progress.batch_size)}, {percent(progress.share)} done")
 
         found = batchscope.probe(
-            workload,
+            Study.from_yaml(workload) if Path(workload).suffix in (".yaml", ".yml") else workload,
             batch_sizes=sizes,
             device=device,
             seconds=seconds,
@@ -120,6 +133,10 @@ def print_probe(to: Console, found: Probe) -> None:
         f"{printable(found.workload)}: {number(found.parameters)} parameters, {found.optimizer}, {found.dtype}, "
         f"{found.device} ({printable(found.device_name)}), {found.threads} threads{ranks}"
     )
+    if found.clip_gradient_norm is not None:
+        to.print(f"  gradients clipped to a norm of {number(found.clip_gradient_norm)}")
+    if found.average_weights is not None:
+        to.print(f"  weights averaged, by {number(found.average_weights)}")
     print_table(to, _table(found))
     for batch in found.batches:
         for remark in (batch.reason, batch.note):

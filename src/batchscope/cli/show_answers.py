@@ -17,6 +17,8 @@ from batchscope.analysis.held_out import by_batch_size, in_words
 from batchscope.analysis.steps import point_names
 from batchscope.cli.show import cell, print_table, printable
 
+ALWAYS = 2  # hyperparameters that are shown however narrow the terminal
+
 if TYPE_CHECKING:
     from batchscope.analysis import Answers, Curve, Interval
 
@@ -44,11 +46,11 @@ def curve_table(curve: Curve, *, width: int) -> Table:
         ("batch\nsize", [number(row["batch_size"]) for row in rows]),
         ("steps" if curve.confirmed else "at least", [count(row[curve.quantity]) for row in rows]),
         (f"{percent(curve.level, 3)} of\n{of}", [bounds(row[low], row[high], count) for row in rows]),
-        *points[: len(LEADING)],
+        *points[:ALWAYS],
         *([("", marks)] if any(marks) else []),
     ]
     always = len(columns)
-    columns += points[len(LEADING) :]
+    columns += points[ALWAYS:]
     columns += [("fewest of\nthe search", [number(row["steps"]) for row in rows])] if curve.confirmed else []
     columns.append(("reached", [f"{row['reached']}/{row['feasible']}" for row in rows]))
     table, room = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True), width

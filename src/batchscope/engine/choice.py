@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from batchscope.amounts import duration
@@ -117,10 +117,8 @@ def choose(training: Training, trials: Sequence[Trial], engine: Engine, seconds:
         engine: What the study pins.
         seconds: The most to take, roughly, beside the first steps of the loop.
 
-    Where not even the loop can compute an update, that is a ``CannotTrain``, from what its step raised.
-
-    Raises:
-        WorkloadError: If the program that the study pins cannot serve, and why.
+    Where not even the loop can compute an update, that is a ``CannotTrain``, from what its step raised; where the
+    program that the study pins cannot serve, a ``WorkloadError`` says why.
     """
     reference = Reference(training, trials)
     step = _loop_seconds(reference)
@@ -142,11 +140,31 @@ def choose(training: Training, trials: Sequence[Trial], engine: Engine, seconds:
     size = _fastest(timings)[1] if timings else min(sizes, key=lambda size: abs(size - COMPILED_PACK))
     fit = _fit(reference, name, size, reasons)
     if fit is None:
-        raise WorkloadError(
-            f"engine.program: {name} cannot compute batch size {training.batch_size}: {reasons[name]}. Write "
-            "engine.program: auto, or loop, which takes any model"
-        )
+        raise _refusal(name, training, reasons)
     return Chosen(ProgramChoice(name, size, timings, reasons, reference.loop.habits.remark), fit)
+
+
+def serving(chosen: Chosen, training: Training, trials: Sequence[Trial], engine: Engine) -> Chosen:
+    """The choice that was made for one optimizer as it serves another: the same program, or else the loop for both.
+
+    Errors are those of ``choose``.
+    """
+    choice, reasons = chosen.choice, dict(chosen.choice.reasons)
+    reference = Reference(training, trials)
+    _loop_seconds(reference)
+    fit = _fit(reference, choice.program, choice.pack_size, reasons)
+    if fit is not None:
+        return Chosen(choice, fit)
+    if engine.program != "auto":
+        raise _refusal(choice.program, training, reasons)
+    return Chosen(replace(choice, program="loop", reasons=reasons), reference.loop)
+
+
+def _refusal(name: str, training: Training, reasons: Mapping[str, str]) -> WorkloadError:
+    return WorkloadError(
+        f"engine.program: {name} cannot compute batch size {training.batch_size}: {reasons[name]}. Write "
+        "engine.program: auto, or loop, which takes any model"
+    )
 
 
 class _Watch:

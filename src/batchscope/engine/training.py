@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +26,7 @@ from batchscope.schedules import SmallLossDiscard
 from batchscope.seeds import seeded, torch_generator
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.examples import as_tensors
-from batchscope.spec.space import Choice
+from batchscope.spec.space import OPTIMIZER, Choice, Value
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import PerExample, Workload
@@ -72,11 +73,23 @@ class Loaded:
         self._reader = Reader.of(workload)
         # An evaluation is the same at every batch size: its graphs are shared.
         self.graphs: dict[tuple[object, ...], Callable[..., Any]] = {}
+        self._of: dict[str, Loaded] = {}
+
+    def of(self, optimizer: str) -> Loaded:
+        """The same data and workload, with the study of one of the optimizers that are searched; "" for no choice."""
+        if not optimizer:
+            return self
+        if optimizer not in self._of:
+            own = copy.copy(self)
+            own.study = self.study.of({OPTIMIZER: optimizer})
+            own.algorithm = own.study.algorithm
+            self._of[optimizer] = own
+        return self._of[optimizer]
 
     @property
     def needs_loop(self) -> str | None:
         """Why only the plain loop can train it; None where any program may."""
-        return self.workload.needs_loop or self.study.algorithm.needs_loop
+        return self.workload.needs_loop or self.study.needs_loop
 
     @cached_property
     def users_optimizer(self) -> UserOptimizer | None:
@@ -117,11 +130,7 @@ class Loaded:
 
 def points_of(study: Study) -> Iterator[dict[str, float]]:
     """The optimizer's hyperparameters at one corner of the space, and with each at its other values in turn."""
-    ends = {
-        name: dimension.values if isinstance(dimension, Choice) else (dimension.min, dimension.max)
-        for name, dimension in study.search.space.items()
-    }
-    corner = {name: values[0] for name, values in ends.items()}
+    ends, corner = _ends(study), corner_of(study)
     first = study.algorithm.hyperparameters(corner)
     yield first
     for name in (name for name in first if name in ends):
@@ -129,17 +138,34 @@ def points_of(study: Study) -> Iterator[dict[str, float]]:
             yield study.algorithm.hyperparameters({**corner, name: value})
 
 
+def corner_of(study: Study) -> dict[str, Value]:
+    """The point of the space where everything has its first or least value."""
+    return {name: values[0] for name, values in _ends(study).items()}
+
+
+def _ends(study: Study) -> dict[str, tuple[Value, ...]]:
+    return {
+        name: dimension.values if isinstance(dimension, Choice) else (dimension.min, dimension.max)
+        for name, dimension in study.search.space.items()
+    }
+
+
 def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module on the device and in the dtype.
 
-    Shared buffers stay shared, and complex ones complex, which ``Module.to`` does not see to.
+    Shared buffers stay shared, and complex ones complex, which ``Module.to`` does not see to. Where parameters have
+    several dtypes, which the model then converts between, only the widest becomes ``dtype``.
     """
+    kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    narrow = kinds - {max(kinds, key=lambda kind: torch.finfo(kind).bits, default=dtype)}
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for part in module.modules():
         for name, buffer in part.named_buffers(recurse=False):
             places.setdefault(id(buffer), []).append((part, name))
 
     def place(tensor: Tensor) -> Tensor:
+        if tensor.dtype in narrow:
+            return tensor.to(device)
         kind = dtype if tensor.is_floating_point() else torch.complex64 if tensor.is_complex() else tensor.dtype
         return tensor.to(device=device, dtype=kind)
 

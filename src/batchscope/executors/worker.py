@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from batchscope import workloads
-from batchscope.engine.choice import CannotTrain, ProgramChoice, choose, in_words, program_of
+from batchscope.engine.choice import CannotTrain, Chosen, ProgramChoice, choose, in_words, program_of, serving
 from batchscope.engine.evaluate import ends_evaluations_early, validation_size
 from batchscope.engine.pack import Pack, State, weights_of
 from batchscope.engine.program import Crossing, Measurements, Program, advance, diverged_at
@@ -20,7 +20,7 @@ from batchscope.engine.watch import Watch
 from batchscope.plan.race import SearchRound, StepRange, Unit
 from batchscope.plan.rungs import Grid
 from batchscope.spec.goal import Goal
-from batchscope.spec.trial import Trial
+from batchscope.spec.trial import Trial, by_optimizer
 from batchscope.store.disk import Files
 from batchscope.store.states import WEIGHTS, States, weights_name
 
@@ -135,7 +135,7 @@ class Worker:
         self._study, self._checkpoints, self._held_bytes = loaded.study, checkpoints, held_bytes
         self._loaded, self._context = loaded, context
         self._interrupted = interrupted
-        self._programs: dict[tuple[int, str], Program] = {}
+        self._programs: dict[tuple[int, str, str], Program] = {}  # by batch size, name and optimizer
         self._failed: dict[tuple[int, str], str] = {}
         self._held: dict[tuple[SearchRound, int], _Held] = {}
         self._full: dict[int, frozenset[int]] = {}
@@ -143,14 +143,24 @@ class Worker:
 
     def choose(self, batch_size: int, trials: Sequence[Trial]) -> ProgramChoice | Skipped:
         """Measure on some trials, as many as a pack may hold, which program is the fastest at a batch size."""
+        groups = by_optimizer(trials)
+        # First one that needs the loop: then all are trained by it.
+        order = sorted(groups, key=lambda name: self._loaded.of(name).needs_loop is None)
+        chosen: Chosen | None = None
         with keeping_generators(self._loaded.device):
-            try:
-                chosen = choose(Training(self._loaded, batch_size), trials, self._study.engine)
-            except CannotTrain as error:
-                assert isinstance(error.__cause__, Exception)
-                theirs = workloads.in_words(error.__cause__, self._study.workload)
-                return Skipped(in_words(error.__cause__), theirs or error.__cause__)
-        self._programs[batch_size, chosen.choice.program] = chosen.program
+            for name in order:
+                training, own = Training(self._loaded.of(name), batch_size), groups[name]
+                try:
+                    if chosen is None:
+                        chosen = choose(training, own, self._study.engine)
+                    else:
+                        chosen = serving(chosen, training, own, self._study.engine)
+                except CannotTrain as error:
+                    assert isinstance(error.__cause__, Exception)
+                    theirs = workloads.in_words(error.__cause__, self._study.workload)
+                    return Skipped(in_words(error.__cause__), theirs or error.__cause__)
+                self._programs[batch_size, chosen.choice.program, name] = chosen.program
+        assert chosen is not None
         return chosen.choice
 
     def run(self, unit: Unit, choice: ProgramChoice) -> Result | None:
@@ -163,11 +173,11 @@ class Worker:
         with keeping_generators(self._loaded.device):
             if choice.program != "loop" and key not in self._failed:
                 try:
-                    return self._run(unit, self._program(unit.search_round, choice))
+                    return self._run(unit, self._program(unit, choice))
                 except Exception as error:  # whatever a user's module does under a transform
                     self._failed[key] = f"from step {unit.start} on: {in_words(error)}"
-                    self._programs.pop(key, None)
-            found = self._run(unit, self._program(unit.search_round, replace(choice, program="loop")))
+                    self._programs.pop((*key, _optimizer(unit)), None)
+            found = self._run(unit, self._program(unit, replace(choice, program="loop")))
         return found and replace(found, failed=self._failed.get(key, ""))
 
     def forget(self, batch_size: int) -> None:
@@ -226,7 +236,7 @@ class Worker:
         """
         if not unit.reached:
             return Watch()
-        goals, training = self._study.goals, Training(self._loaded, unit.search_round.batch_size)
+        goals, training = self._study.goals, self._training(unit)
         if not unit.ends or not ends_evaluations_early(training):
             return Watch(goals, unit.reached, ends=unit.ends)
         if training.batch_size not in self._full:
@@ -257,9 +267,7 @@ class Worker:
             pack = Pack.from_tensors(saved, unit.trials, self._context, self._loaded.device)
             if pack is not None and _is_before(pack, unit.step_ranges):
                 return pack
-        return Pack.fresh(
-            Training(self._loaded, unit.search_round.batch_size, unit.search_round.replicate), unit.trials
-        )
+        return Pack.fresh(self._training(unit), unit.trials)
 
     def _save(self, search_round: SearchRound, group: int, held: _Held) -> None:
         self._checkpoints.save(_name(search_round, group), held.pack.to_tensors(self._context))
@@ -277,12 +285,21 @@ class Worker:
             del self._held[search_round, group]
             held -= each.bytes
 
-    def _program(self, search_round: SearchRound, choice: ProgramChoice) -> Program:
-        training = Training(self._loaded, search_round.batch_size, search_round.replicate)
-        key = search_round.batch_size, choice.program
+    def _training(self, unit: Unit) -> Training:
+        search_round = unit.search_round
+        return Training(self._loaded.of(_optimizer(unit)), search_round.batch_size, search_round.replicate)
+
+    def _program(self, unit: Unit, choice: ProgramChoice) -> Program:
+        training, key = self._training(unit), (unit.search_round.batch_size, choice.program, _optimizer(unit))
         if key not in self._programs:
             self._programs[key] = program_of(choice, training)
         return self._programs[key].of(training)
+
+
+def _optimizer(unit: Unit) -> str:
+    """Of all trials of a unit."""
+    (name,) = by_optimizer(unit.trials)
+    return name
 
 
 def _is_before(pack: Pack, step_ranges: tuple[StepRange, ...]) -> bool:

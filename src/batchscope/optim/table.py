@@ -130,6 +130,16 @@ def is_users(name: str) -> bool:
     return name.startswith(TORCH) or is_reference(name)
 
 
+def may_take(optimizer: str, name: str) -> bool:
+    """Whether a name of a search space can mean something to an optimizer.
+
+    No if it is a hyperparameter of others in the table alone; what a class of the user's takes, the class says.
+    """
+    if optimizer not in TABLE or name in TABLE[optimizer].defaults:
+        return True
+    return not any(name in row.defaults for row in TABLE.values())
+
+
 def own_arguments(values: Mapping[str, float]) -> dict[str, Any]:
     """Hyperparameters of such a class as its keyword arguments, which a study calls the same but for lr, betas, eps."""
     named: dict[str, Any] = {{"learning_rate": "lr", "epsilon": "eps"}.get(name, name): values[name] for name in values}

@@ -91,6 +91,30 @@ def built(cls: type[Optimizer], parameters: Iterable[Tensor], values: Values) ->
     return cls(list(parameters), **given)
 
 
+def made(name: str, parameters: Iterable[Tensor], values: Values) -> Optimizer:
+    """An object of a class of the user's, with hyperparameters by their names in a study.
+
+    Raises:
+        StudyError: If the class must be given more, or cannot be used with these.
+    """
+    cls = load(name)
+    missing = [n for n, default in hyperparameters(cls, name).items() if default is None and n not in values]
+    if missing:
+        raise StudyError(
+            f"{name} must be given {', '.join(missing)}: name a study whose search.space gives it in the place of the "
+            "workload, such as batchscope probe study.yaml"
+        )
+    try:
+        return built(cls, parameters, values)
+    except Exception as error:  # whatever the user's class raises
+        raise _unusable(name, values, error) from error
+
+
+def _unusable(name: str, values: Values, error: Exception) -> StudyError:
+    told = ", ".join(f"{key}={value:g}" for key, value in values.items())
+    return StudyError(f"algorithm.optimizer: {name} cannot be used with {told}: {type(error).__name__}: {error}")
+
+
 def moved_already(name: str) -> Rule:
     """The rule of a parameter that its optimizer has moved: nothing is left to do."""
     return Rule(name, (), lambda parameter, gradient, slots, step, hyper: (parameter, slots))
@@ -123,8 +147,7 @@ class UserOptimizer:
             parameters: Copied, whatever their values.
             points: Hyperparameters by their names in a study.
 
-        Raises:
-            StudyError: If it fails, or keeps what no checkpoint can hold.
+        One that fails, or keeps what no checkpoint can hold, is a ``StudyError``.
         """
         kind = load(name)
         found = cls(name, kind, hyperparameters(kind, name))
@@ -136,10 +159,7 @@ class UserOptimizer:
             except BatchscopeError:
                 raise
             except Exception as error:  # whatever the user's class raises
-                told = ", ".join(f"{key}={value:g}" for key, value in point.items())
-                raise StudyError(
-                    f"algorithm.optimizer: {name} cannot be used with {told}: {type(error).__name__}: {error}"
-                ) from error
+                raise _unusable(name, point, error) from error
         return found
 
     def begin(self, parameters: Named, values: Values) -> State:

@@ -23,7 +23,7 @@ from typing import Literal
 from batchscope.plan.halving import places, survivors
 from batchscope.plan.rungs import Grid
 from batchscope.spec.goal import Goal
-from batchscope.spec.trial import Trial
+from batchscope.spec.trial import Trial, by_optimizer
 
 # Draws for every wanted trial before a space that mostly diverges is taken as it is.
 LARGEST_DRAW = 5
@@ -288,8 +288,9 @@ class Race:
         drawn = list(itertools.islice(self._source, count))
         self._trials |= {trial.index: trial for trial in drawn}
         self._progress |= {trial.index: _Progress() for trial in drawn}
-        packs = range(0, len(drawn), self._pack_size)
-        self._groups += [_Group(tuple(drawn[start : start + self._pack_size])) for start in packs]
+        for trials in by_optimizer(drawn).values():  # a pack has one
+            packs = range(0, len(trials), self._pack_size)
+            self._groups += [_Group(tuple(trials[start : start + self._pack_size])) for start in packs]
         return len(drawn)
 
     def _open(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from batchscope.seeds import key
-from batchscope.spec.space import Choice, Dimension, Range, Value
+from batchscope.spec.space import OPTIMIZER, Choice, Dimension, Range, Space, Value
 from batchscope.spec.study import Search
 from batchscope.spec.trial import Trial
 
@@ -21,17 +21,42 @@ _BLOCK = 64
 def points(search: Search, seed: int) -> Iterator[Point]:
     """The points of a search, one after the other; endless unless it is a grid.
 
-    Sobol and Halton sequences are scrambled, so that different seeds are independent searches, each as even.
+    Sobol and Halton sequences are scrambled, so that different seeds are independent searches, each as even. Several
+    optimizers take turns, and each has a sequence of its own.
 
     Args:
         search: Method and space.
         seed: What the scrambling or the draws depend on.
     """
-    if search.method == "grid":
-        yield from grid(search.space)
+    if not search.optimizers:
+        yield from _points(search.method, search.space, seed)
         return
-    for unit in _unit_points(search.method, len(search.space), seed):
-        yield at(search.space, unit)
+    spaces = search.optimizers.items()
+    yield from _in_turn([_of_optimizer(name, search.method, space, seed) for name, space in spaces])
+
+
+def _of_optimizer(name: str, method: str, space: Mapping[str, Dimension], seed: int) -> Iterator[Point]:
+    for point in _points(method, space, key(seed, OPTIMIZER, name)):
+        yield {OPTIMIZER: name, **point}
+
+
+def _points(method: str, space: Mapping[str, Dimension], seed: int) -> Iterator[Point]:
+    if method == "grid":
+        yield from grid(space)
+        return
+    for unit in _unit_points(method, len(space), seed):
+        yield at(space, unit)
+
+
+def _in_turn(sources: list[Iterator[Point]]) -> Iterator[Point]:
+    """One of each, until all have ended."""
+    while sources:
+        for source in list(sources):
+            point = next(source, None)
+            if point is None:
+                sources.remove(source)
+            else:
+                yield point
 
 
 def at(space: Mapping[str, Dimension], unit: np.ndarray) -> Point:
@@ -79,11 +104,12 @@ def trials(search: Search, batch_size: int, study_seed: int) -> Iterator[Trial]:
 
 
 def further_trials(
-    search: Search, inside: Mapping[str, Dimension], batch_size: int, study_seed: int, revision: int, start: int
+    search: Search, inside: Mapping[str, Space], batch_size: int, study_seed: int, revision: int, start: int
 ) -> Iterator[Trial]:
-    """Trials of a widened space that the space before it, ``inside``, could not have had; indices from ``start``."""
-    found = points(search, key(study_seed, "search", batch_size, "revision", revision))
-    fresh = (point for point in found if not contains(inside, point))
+    """Trials of a widened search that the spaces before it, ``inside``, could not have had; indices from ``start``."""
+    wider = {name: space for name, space in search.spaces.items() if space != inside[name]}
+    found = points(search.with_spaces(wider), key(study_seed, "search", batch_size, "revision", revision))
+    fresh = (point for point in found if not contains(inside[str(point.get(OPTIMIZER, ""))], point))
     for index, point in enumerate(fresh, start):
         yield Trial(batch_size, index, point, study_seed, revision=revision)
 

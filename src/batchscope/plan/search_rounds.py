@@ -11,7 +11,7 @@ from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import further_trials, trials
 from batchscope.plan.widen import UNREACHED_EDGE, further_count, widened
 from batchscope.spec.goal import Goal
-from batchscope.spec.space import Dimension, Range
+from batchscope.spec.space import Range, Space
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
 
@@ -26,7 +26,7 @@ class BatchSize:
     def __init__(self, study: Study, batch_size: int, grid: Grid, pack_size: int) -> None:
         """Begin with the search of the study's own space."""
         self._study, self._batch_size, self._grid, self._pack_size = study, batch_size, grid, pack_size
-        self.spaces: list[dict[str, Dimension]] = [dict(study.search.space)]
+        self.spaces: list[dict[str, Space]] = [study.search.spaces]
         search = study.search
         wanted = None if search.method == "grid" else search.count
         first = self._race(SearchRound(batch_size), trials(search, batch_size, study.seed), wanted)
@@ -74,7 +74,7 @@ class BatchSize:
         self.spaces.append(after)
         count = further_count(before, after, search.count)
         start = 1 + max(trial.index for race in self.races.values() for trial in race.trials)
-        wider = search.model_copy(update={"space": after})
+        wider = search.with_spaces(after)
         source = further_trials(wider, before, self._batch_size, self._study.seed, revision, start)
         known = {goal: steps for goal in self._study.goals if (steps := self.winner(goal)) is not None}
         return [self._race(SearchRound(self._batch_size, revision), source, count, known)]
@@ -137,12 +137,12 @@ class BatchSize:
         )
 
 
-def _union(one: dict[str, Dimension], other: dict[str, Dimension]) -> dict[str, Dimension]:
-    """The smallest space that holds both."""
-    joined = dict(one)
-    for name, dimension in other.items():
-        before = one[name]
+def _union(one: dict[str, Space], other: dict[str, Space]) -> dict[str, Space]:
+    """For every optimizer the smallest space that holds both."""
+    joined = {optimizer: dict(space) for optimizer, space in one.items()}
+    for optimizer, name, dimension in ((key, name, d) for key, space in other.items() for name, d in space.items()):
+        before = one[optimizer][name]
         if isinstance(before, Range) and isinstance(dimension, Range):
             ends = {"min": min(before.min, dimension.min), "max": max(before.max, dimension.max)}
-            joined[name] = before.model_copy(update=ends)
+            joined[optimizer][name] = before.model_copy(update=ends)
     return joined

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from batchscope.spec.space import Dimension, Range, Value
+from batchscope.spec.space import OPTIMIZER, Dimension, Range, Space, Value
 
 # A side moves out by this share of its range's width, on the range's scale.
 STEP = 0.5
@@ -14,11 +14,17 @@ STEP = 0.5
 UNREACHED_EDGE = 0.25
 
 
-def widened(space: Mapping[str, Dimension], point: Mapping[str, Value], edge: float) -> dict[str, Dimension]:
-    """The space with every side moved out that ``point`` lies within ``edge`` of, on the scale; the same if none.
+def widened(spaces: Mapping[str, Space], point: Mapping[str, Value], edge: float) -> dict[str, Space]:
+    """The spaces with every side moved out that ``point`` lies within ``edge`` of, on the scale; the same if none.
 
-    A range that begins at or above 0 stays there, whatever its scale; a reverse_log range stays below 1.
+    Only that of the point's optimizer changes. A range that begins at or above 0 stays there, whatever its scale; a
+    reverse_log range stays below 1.
     """
+    optimizer = str(point.get(OPTIMIZER, ""))
+    return {**spaces, optimizer: _widened(spaces[optimizer], point, edge)}
+
+
+def _widened(space: Space, point: Mapping[str, Value], edge: float) -> Space:
     found = dict(space)
     for name, dimension in space.items():
         if isinstance(dimension, Range):
@@ -27,14 +33,20 @@ def widened(space: Mapping[str, Dimension], point: Mapping[str, Value], edge: fl
     return found
 
 
-def further_count(before: Mapping[str, Dimension], after: Mapping[str, Dimension], trials: int) -> int:
-    """Trials that fill what was added as densely as ``trials`` fill the space before."""
+def further_count(before: Mapping[str, Space], after: Mapping[str, Space], trials: int) -> int:
+    """Trials that fill what was added as densely as ``trials`` fill the spaces before, equally many in each."""
+    added = sum(1 / _share(before[optimizer], after[optimizer]) - 1 for optimizer in before)
+    return max(1, math.ceil(trials / len(before) * added - 1e-9))
+
+
+def _share(before: Mapping[str, Dimension], after: Mapping[str, Dimension]) -> float:
+    """Of the space after, that the one before is."""
     shares = [
         (old.to_scale(old.max) - old.to_scale(old.min)) / (new.to_scale(new.max) - new.to_scale(new.min))
         for name, old in before.items()
         if isinstance(old, Range) and isinstance(new := after[name], Range)
     ]
-    return max(1, math.ceil(trials * (1 / math.prod(shares) - 1) - 1e-9))
+    return math.prod(shares)
 
 
 def _moved(dimension: Range, *, lower: bool, upper: bool) -> Range:

@@ -10,12 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 import batchscope
 from batchscope.amounts import number
+from batchscope.engine.training import OPTIONAL, corner_of
 from batchscope.errors import ProbeError, StudyError
 from batchscope.machine.cores import processor_name
 from batchscope.machine.devices import resolve_device
@@ -31,7 +32,7 @@ from batchscope.probing.updates import ProbeSetup
 from batchscope.schedules.micro_batches import accumulation
 from batchscope.spec.algorithm import optimizer_name
 from batchscope.spec.probe import Probe, TimeModel
-from batchscope.spec.study import LARGEST_BATCH_SIZE
+from batchscope.spec.study import LARGEST_BATCH_SIZE, Study
 from batchscope.spec.workload import Workload
 
 DTYPES = ("float32", "bfloat16")
@@ -53,13 +54,13 @@ class Probing:
 
 
 def probe(
-    workload: str | Workload,
+    workload: str | Workload | Study,
     *,
     batch_sizes: Iterable[int] | None = None,
     device: str = "auto",
     seconds: float = 2.0,
-    optimizer: str = "nesterov",
-    dtype: str = "float32",
+    optimizer: str | None = None,
+    dtype: str | None = None,
     threads: int | None = None,
     max_micro_batch: int | None = None,
     max_memory: int | None = None,
@@ -76,14 +77,17 @@ def probe(
     of every batch at the same time as the others, and all return what the slowest and the fullest found.
 
     Args:
-        workload: A name, ``path/to/file.py:function``, or a workload.
+        workload: A name, ``path/to/file.py:function``, a workload, or a study: then its batch sizes, optimizer and
+            dtype are the defaults, and updates clip gradients, average weights and compute ghost batch norm as its
+            trials do.
         batch_sizes: Examples in one update; None for powers of two up to 8,192 or the training data, which end
             early where an update takes longer than two seconds.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         seconds: For timing each batch size, half of it with data loading. At least five blocks are timed, unless that
             would take four times as long.
-        optimizer: Whose update, as in a study.
-        dtype: ``float32``, or ``bfloat16`` for autocast to it with parameters in float32.
+        optimizer: Whose update, as in a study; None for Nesterov momentum. Of a study that searches several, one of
+            these; None for the first.
+        dtype: ``float32``, the default, or ``bfloat16`` for autocast to it with parameters in float32.
         threads: Of the CPU; None for as many as this process uses.
         max_micro_batch: The largest micro-batch to try on a rank.
         max_memory: Bytes that updates may take: on a CPU beyond model and data, on CUDA in all. None for nine
@@ -102,6 +106,13 @@ def probe(
     ranks = Ranks()
     sizes = None if batch_sizes is None else _checked(batch_sizes)
     most = {"threads": threads, "max_micro_batch": max_micro_batch, "max_memory": max_memory}
+    study, own = None, {}
+    if isinstance(workload, Study):
+        study = _of_optimizer(workload, optimizer)
+        own = _as_in(study)
+        workload, optimizer, dtype = study.workload, study.algorithm.optimizer, dtype or study.engine.dtype
+        sizes = sizes or list(study.batch_sizes)
+    optimizer, dtype = optimizer or "nesterov", dtype or "float32"
     _check(seconds, dtype, optimizer, most)
     setup = ProbeSetup(
         workload="",
@@ -112,6 +123,7 @@ def probe(
         dtype=dtype,
         most_bytes=max_memory or _bound(_device(device), ranks),
         rank=ranks.rank,
+        **own,
     )
     with closing(_Probing(workload, setup, ranks, on_progress)) as probing:
         probing.settle(sizes, max_micro_batch)
@@ -204,6 +216,8 @@ class _Probing:
             threads=self._setup.threads,
             world_size=self._ranks.size,
             dtype=self._setup.dtype,
+            clip_gradient_norm=self._setup.clip_gradient_norm,
+            average_weights=self._setup.average_weights,
             parameters=facts.parameters,
             gradient_bytes=facts.gradient_bytes,
             batches=batches,
@@ -253,6 +267,26 @@ class _Probing:
             sizes.append(size)
             size *= 2
         return sizes
+
+
+def _of_optimizer(study: Study, optimizer: str | None) -> Study:
+    """The study of one optimizer of those that it searches, or of its only one.
+
+    Raises:
+        StudyError: If it is none of them.
+    """
+    trained = {one.algorithm.optimizer: one for one in study.by_optimizer.values()}
+    if optimizer is not None and optimizer not in trained:
+        raise StudyError(f"the study trains with {' and '.join(trained)}, got --optimizer {optimizer}; leave it out")
+    return trained[optimizer] if optimizer else next(iter(trained.values()))
+
+
+def _as_in(study: Study) -> dict[str, Any]:
+    """What an update has as in the trials of a study; of what is searched, as in one corner of the space."""
+    corner, algorithm = corner_of(study), study.algorithm
+    extras = {name: corner.get(name, getattr(algorithm, name)) for name in OPTIONAL}
+    values = algorithm.hyperparameters(corner) if algorithm.users_optimizer else {}
+    return {"values": values, "ghost_batch_size": algorithm.ghost_batch_size, **extras}
 
 
 def _checked(batch_sizes: Iterable[int]) -> list[int]:

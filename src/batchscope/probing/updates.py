@@ -6,9 +6,9 @@ import copy
 import gc
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from batchscope import workloads
 from batchscope.engine.batches import Batches, placed
 from batchscope.engine.calling import called
 from batchscope.engine.training import losses
 from batchscope.errors import BatchscopeError, WorkloadError
+from batchscope.nn import convert_ghost_batch_norm
 from batchscope.optim import OPTIMIZERS, RULES, users_own
 from batchscope.optim.table import is_users
 from batchscope.probing.memory_bound import PeakMemory, bounded, is_out_of_memory
@@ -55,6 +57,10 @@ class ProbeSetup:
         dtype: ``float32``, or ``bfloat16`` for autocast to it.
         most_bytes: That updates may take; None for no bound.
         rank: Whose stream of examples.
+        values: Hyperparameters of a class of the user's, by their names in a study.
+        clip_gradient_norm: Of every update; None for no clipping.
+        average_weights: Of the moving average that every update moves; None for none.
+        ghost_batch_size: Of every batch norm; None for batch norm as it is.
     """
 
     workload: str | bytes
@@ -65,6 +71,10 @@ class ProbeSetup:
     dtype: str
     most_bytes: int | None
     rank: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    clip_gradient_norm: float | None = None
+    average_weights: float | None = None
+    ghost_batch_size: int | None = None
 
     def load(self) -> Workload:
         """The workload, made again."""
@@ -92,11 +102,20 @@ class Trainer:
             peak = PeakMemory(device, own_process=own_process)
         self._device = device
         model = _fresh(workload, own_process=own_process).train().to(device)
-        self._model = model
+        if setup.ghost_batch_size is not None:
+            model, _ = convert_ghost_batch_norm(model, setup.ghost_batch_size)
+        self._model, self._limit = model, setup.clip_gradient_norm
+        self._average: AveragedModel | None = None
+        if setup.average_weights is not None:
+            keep = get_ema_multi_avg_fn(setup.average_weights)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(model, multi_avg_fn=keep)
         self._workload = workload  # whole: data that were freed later would hide what updates add
         users = is_users(setup.optimizer)
-        make = users_own.load(setup.optimizer) if users else OPTIMIZERS[setup.optimizer]
-        self._optimizer = cast(Any, make)(model.parameters(), lr=LEARNING_RATE)
+        values = {**setup.values, "learning_rate": LEARNING_RATE}
+        if users:
+            self._optimizer: Any = users_own.made(setup.optimizer, model.parameters(), values)
+        else:
+            self._optimizer = cast(Any, OPTIMIZERS[setup.optimizer])(model.parameters(), lr=LEARNING_RATE)
         curved = not users and RULES[setup.optimizer].needs_hessian_diagonal
         self._backward: Callable[[Tensor], None] = self._optimizer.backward if curved else Tensor.backward
         self._precision: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -144,7 +163,7 @@ class Trainer:
     def close(self) -> None:
         """Lift the bound and give the memory back."""
         self._optimizer.zero_grad()
-        del self._model, self._optimizer, self._backward, self._batches, self._workload
+        del self._model, self._average, self._optimizer, self._backward, self._batches, self._workload
         gc.collect()
         self._empty_cache()
         self._after.close()
@@ -158,7 +177,11 @@ class Trainer:
         for part, share in parts:
             loss = self._mean_loss(part)
             self._backward(loss if share == 1 else loss * share)
+        if self._limit is not None:
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._limit)
         self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._model)
 
     def _mean_loss(self, batch: Pair) -> Tensor:
         inputs, targets = batch

@@ -152,10 +152,11 @@ def _chosen(found: Recommendation) -> Table:
         if verdict is not None:
             rows.append((label, verdict.option))
     names = list(dict.fromkeys(name for _, option in rows for name in option.hyperparameters))
-    training = ["optimizer", "schedule"] if found.fastest.optimizer else []
+    known = {"optimizer": found.fastest.optimizer, "schedule": found.fastest.schedule}
+    training = [head for head, value in known.items() if value]
     cells = []
     for label, option in rows:
-        made = [Cell(option.optimizer), Cell(option.schedule)] if training else []
+        made = [Cell(value) for value in (option.optimizer, option.schedule) if value]
         point = [_value(option.hyperparameters.get(name)) for name in names]
         why = "; ".join([option.why, *option.remarks])
         cells.append([_value(option.batch_size), Cell(label), *_cells(option, found, point), *made, Cell("", note=why)])

@@ -39,7 +39,7 @@ def refusal(folder: Path, before: Study, study: Study, noted: object, identity: 
         advice = f"run the study of the folder:  batchscope run {place}/study.yaml -o {place}"
     elif list(changed) == ["version"]:
         advice = f'if it trains what it trained before, write version="{changed["version"]}" in bs.Workload(...)'
-    unsaid = " or ".join(["its workload", *study.algorithm.files])
+    unsaid = " or ".join(["its workload", *study.files])
     return StudyError(
         f"{folder} cannot go on: {' and '.join(causes) or unsaid} changed since it began{difference}\n"
         f"  to go on: {advice}\n  to begin anew: give another folder with -o {shlex.quote(str(_free(folder)))}"

@@ -27,6 +27,7 @@ from batchscope.plan.timeline import Timeline
 from batchscope.seeds import seeded
 from batchscope.spec.examples import Examples, Passes
 from batchscope.spec.study import Study
+from batchscope.spec.trial import by_optimizer
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Tree, leaves, map_tree
 
@@ -84,15 +85,19 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     """Measure the live tensors of one step of a few examples, which takes milliseconds and no memory to speak of."""
     few = _few(workload)
     loaded = Loaded(few, study, torch.device("cpu"))
-    training = Training(loaded, study.batch_sizes[0])
-    trial = first_trials(study.search, study.batch_sizes[0], study.seed, 1)[0]
-    state = sum(value.nbytes for value in initial_state(training, trial).values())
+    trials = first_trials(study.search, study.batch_sizes[0], study.seed, len(study.search.spaces))
+    each = [
+        (Training(loaded.of(optimizer), study.batch_sizes[0]), trial)
+        for optimizer, (trial, *_) in by_optimizer(trials).items()
+    ]
+    state = max(sum(value.nbytes for value in initial_state(*one).values()) for one in each)
     scale = torch.empty(0, dtype=loaded.dtype).element_size()
     pairs = [pair for pair in (workload.train, workload.validation, workload.test) if isinstance(pair, tuple)]
     tensors = [tensor for pair in pairs for tensor in leaves(pair)]
     data = sum(t.numel() * (scale if t.is_floating_point() else t.element_size()) for t in tensors)
     raw = sum(tensor.nbytes for tensor in tensors)
-    step, evaluation = _measured(loaded, workload) if device == "cpu" else ((0.0, 0.0), 0)
+    graph = any(training.rule.needs_hessian_diagonal for training, _ in each)
+    step, evaluation = _measured(loaded, workload, graph) if device == "cpu" else ((0.0, 0.0), 0)
     largest = {size: _largest_batch(timeline) for size, timeline in timelines.items()}
     loops = study.engine.program in ONE_BY_ONE or loaded.needs_loop is not None
     return Demand(
@@ -106,10 +111,12 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     )
 
 
-def _measured(loaded: Loaded, workload: Workload) -> tuple[tuple[float, float], int]:
-    """Of one trial: bytes live within a step, as (constant, per example), and within an evaluation."""
+def _measured(loaded: Loaded, workload: Workload, graph: bool) -> tuple[tuple[float, float], int]:
+    """Of one trial: bytes live within a step, as (constant, per example), and within an evaluation.
+
+    With ``graph`` the step keeps what a Hessian's diagonal is computed from.
+    """
     steps, evaluations = [], []
-    graph = Training(loaded, loaded.study.batch_sizes[0]).rule.needs_hessian_diagonal
     with seeded(0):
         for count in PROBED:
             module = loaded.module()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -220,7 +220,7 @@ class Driver:
             if batch_size in self._choices:
                 waiting += self._begin(executor, batch_size)
             else:
-                limit = self._layout.fit.pack_limits[batch_size]
+                limit = self._layout.fit.pack_limits[batch_size] * len(self._study.search.spaces)
                 trials = first_trials(self._study.search, batch_size, self._study.seed, limit)
                 executor.submit(Choosing(batch_size, tuple(trials)))
                 waiting += 1
@@ -331,15 +331,13 @@ class Driver:
         self._store.drop_states([key for key in keys if key.startswith(f"{batch_size}-")])
         executor.submit(Forgetting(batch_size))
 
-    def _note_spaces(self, batch_size: int, spaces: Sequence[Space]) -> None:
+    def _note_spaces(self, batch_size: int, spaces: Sequence[Mapping[str, Space]]) -> None:
         """Write what widening made of the space, before any trial of it: readers tell by it which trials count."""
         provenance = self._store.provenance
         known = provenance.get("spaces", {})
         revisions = {size: revised for size, revised in known.items() if size != str(batch_size)}
         if len(spaces) > 1:
-            revisions[str(batch_size)] = [
-                {name: d.model_dump(exclude_none=True) for name, d in space.items()} for space in spaces
-            ]
+            revisions[str(batch_size)] = notes.written_spaces(spaces)
         if revisions != known:
             self._store.write_provenance({**provenance, "spaces": revisions})
 

@@ -33,7 +33,7 @@ from batchscope.runs.preflight import check_goals, grids_of, timelines_of
 from batchscope.runs.program_choices import check_pins, replayed
 from batchscope.runs.workers_and_packs import lay_out
 from batchscope.spec.study import Study
-from batchscope.spec.trial import Trial
+from batchscope.spec.trial import Trial, by_optimizer
 from batchscope.spec.workload import Workload
 from batchscope.tensors import leaves
 
@@ -138,6 +138,8 @@ def estimate(
     loaded = Loaded(known, study, torch.device(device))
     threads = torch.get_num_threads()
     torch.set_num_threads(layout.threads)
+    # Of several optimizers the one that a worker would begin with stands for all.
+    timed = min(study.search.spaces, key=lambda name: loaded.of(name).needs_loop is None)
     rows: list[BatchSizeEstimate] = []
     skipped: dict[int, str] = {}
     grids, ends = grids_of(study, timelines), time.perf_counter() + TIMED_SECONDS
@@ -146,12 +148,13 @@ def estimate(
             per_example = _seconds_per_example(loaded)
             for place, (batch_size, grid) in enumerate(grids.items()):
                 left = (ends - time.perf_counter()) / (len(grids) - place)
-                timer = _Timer(study, Training(loaded, batch_size), grid)
+                timer = _Timer(study, Training(loaded.of(timed), batch_size), grid)
                 if left < per_example * (CHOOSING_STEPS * batch_size + timer.evaluated):
                     rows.append(timer.reckoned(batch_size * per_example, per_example, rows[-1] if rows else None))
                     continue
                 most = layout.fit.pack_limits[batch_size]
-                trials = first_trials(study.search, batch_size, study.seed, most)
+                each = first_trials(study.search, batch_size, study.seed, most * len(study.search.spaces))
+                trials = by_optimizer(each)[timed]
                 try:
                     rows.append(timer.timed(choices.get(batch_size), trials, left))
                 except CannotTrain as error:

@@ -51,7 +51,7 @@ def _counts(store: Store) -> dict[str, int]:
 
 def _key(study: Study) -> str | None:
     """What decides the trials of a study, as far as it can be told without loading the workload."""
-    files = [study.workload, *study.algorithm.files] if workloads.is_file(study.workload) else study.algorithm.files
+    files = [study.workload, *study.files] if workloads.is_file(study.workload) else study.files
     try:
         code = [digest(file) for file in files]
     except (BatchscopeError, ValueError):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from batchscope.errors import StoreError
 from batchscope.spec.space import Space
 
 T = TypeVar("T")
-_SPACES = TypeAdapter(dict[int, list[Space]])
+# One space, or one for each of the optimizers that are searched.
+_Revision = Annotated[
+    dict[str, Space],
+    BeforeValidator(lambda raw: raw["optimizers"] if isinstance(raw, dict) and "optimizers" in raw else {"": raw}),
+]
+_SPACES = TypeAdapter(dict[int, list[_Revision]])
 
 
 def context(provenance: Mapping[str, Any], folder: Path) -> str:
@@ -36,8 +41,17 @@ def joined_remarks(provenance: Mapping[str, Any], remarks: Sequence[str]) -> lis
     return list(dict.fromkeys([*(before if isinstance(before, list) else []), *remarks]))
 
 
-def spaces(provenance: Mapping[str, Any], folder: Path) -> dict[int, list[Space]]:
-    """Batch size to its space and what widening made of it, where it was widened.
+def written_spaces(revisions: Sequence[Mapping[str, Space]]) -> list[dict[str, Any]]:
+    """The spaces of a batch size and what widening made of them, as ``spaces`` reads them."""
+    found = [
+        {key: {name: d.model_dump(exclude_none=True) for name, d in space.items()} for key, space in spaces.items()}
+        for spaces in revisions
+    ]
+    return [spaces[""] if "" in spaces else {"optimizers": spaces} for spaces in found]
+
+
+def spaces(provenance: Mapping[str, Any], folder: Path) -> dict[int, list[dict[str, Space]]]:
+    """Batch size to its spaces by optimizer and what widening made of them, where they were widened.
 
     What stands there and is no such thing is a ``StoreError``.
     """

@@ -37,7 +37,7 @@ def planned(table: pl.DataFrame, study: Study, provenance: Mapping[str, Any], fo
     found: set[str] = set()
     for (batch_size,), rows in table.partition_by("batch_size", as_dict=True).items():
         if batch_size in study.batch_sizes:
-            found |= _ids(rows, study, batch_size, widened.get(batch_size, [study.search.space]), context)
+            found |= _ids(rows, study, batch_size, widened.get(batch_size, [study.search.spaces]), context)
     return table if len(found) == len(table) else table.filter(pl.col("trial").is_in(list(found)))
 
 
@@ -50,13 +50,13 @@ def searches(study: Study, provenance: Mapping[str, Any] | None) -> list[str]:
     return list(dict.fromkeys([*(before if isinstance(before, list) else ["unknown"]), _search(study)]))
 
 
-def spaces(study: Study, provenance: Mapping[str, Any], folder: Path) -> dict[int, list[Space]]:
-    """The study's space and what widening made of it, by batch size, where it was widened."""
+def spaces(study: Study, provenance: Mapping[str, Any], folder: Path) -> dict[int, list[dict[str, Space]]]:
+    """The study's spaces by optimizer and what widening made of them, by batch size, where they were widened."""
     found = notes.spaces(provenance, folder)
     return {
         size: revisions
         for size, revisions in found.items()
-        if size in study.batch_sizes and revisions[0] == study.search.space
+        if size in study.batch_sizes and revisions[0] == study.search.spaces
     }
 
 
@@ -71,20 +71,22 @@ def _search(study: Study) -> str:
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
-def _ids(rows: pl.DataFrame, study: Study, batch_size: int, revisions: list[Space], context: str) -> set[str]:
+def _ids(
+    rows: pl.DataFrame, study: Study, batch_size: int, revisions: list[dict[str, Space]], context: str
+) -> set[str]:
     """Those of ``rows`` that are drawn by the searches of one batch size, or confirm a point that is."""
     statuses = dict(rows.select("trial", "status").iter_rows())
     found: list[Trial] = []
     search = study.search
-    for revision, space in enumerate(revisions):
+    for revision, after in enumerate(revisions):
         if revision == 0:
             source = trials(search, batch_size, study.seed)
             wanted = None if search.method == "grid" else search.count
         else:
             before, start = revisions[revision - 1], 1 + max((trial.index for trial in found), default=-1)
-            wider = search.model_copy(update={"space": space})
+            wider = search.with_spaces(after)
             source = further_trials(wider, before, batch_size, study.seed, revision, start)
-            wanted = further_count(before, space, search.count)
+            wanted = further_count(before, after, search.count)
         found += _drawn(source, wanted, statuses, context)
     again = [replace(trial, replicate=seed) for trial in found for seed in range(1, search.confirm.seeds + 1)]
     return {name for trial in (*found, *again) if (name := trial.id(context)) in statuses}

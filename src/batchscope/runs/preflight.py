@@ -22,11 +22,14 @@ from batchscope.spec.workload import Workload
 
 def timelines_of(study: Study, workload: Workload) -> dict[int, Timeline]:
     """The clock at every batch size; whatever of the algorithm cannot be had there is refused here."""
-    timelines = {size: Timeline(study, size, workload.train_size) for size in study.batch_sizes}
-    for timeline in timelines.values():
+    found = [
+        {size: Timeline(own, size, workload.train_size) for size in study.batch_sizes}
+        for own in study.by_optimizer.values()
+    ]
+    for timeline in (timeline for timelines in found for timeline in timelines.values()):
         for step in {0, timeline.last - 1}:
             timeline.factors(step, step + 1, {name: torch.ones(1) for name in timeline.searched})
-    return timelines
+    return found[0]  # of whatever optimizer: a batch schedule has one
 
 
 def grids_of(study: Study, timelines: Mapping[int, Timeline]) -> dict[int, Grid]:
@@ -60,7 +63,8 @@ def _of_loss(study: Study, workload: Workload) -> list[str]:
     """What the study asks for that a workload which needs the plain loop cannot have."""
     faults = []
     if workload.loss_per == "batch":
-        smooths = study.algorithm.label_smoothing > 0 or "label_smoothing" in study.search.space
+        searched = any("label_smoothing" in space for space in study.search.spaces.values())
+        smooths = study.algorithm.label_smoothing > 0 or searched
         asked = {"label_smoothing": smooths, "discard_small_loss": study.algorithm.discard_small_loss is not None}
         for name in (name for name, is_asked in asked.items() if is_asked):
             faults.append(
@@ -68,7 +72,7 @@ def _of_loss(study: Study, workload: Workload) -> list[str]:
                 "one value for a batch; remove it"
             )
     program = study.engine.program
-    if (reason := study.algorithm.needs_loop) and program not in ("auto", "loop"):
+    if (reason := study.needs_loop) and program not in ("auto", "loop"):
         faults.append(f"engine.program: {program} cannot serve {reason}; write auto, or loop")
     if workload.needs_loop and program not in ("auto", *ONE_BY_ONE):
         faults.append(f"engine.program: {program} cannot serve {study.workload}: {workload.needs_loop}; write auto")

@@ -11,6 +11,7 @@ import polars as pl
 
 from batchscope import report
 from batchscope.analysis import Answers, Curve, Given, Refused, answered, needed, steps_to_result, summary
+from batchscope.analysis.audit import Space
 from batchscope.errors import AnalysisError, StoreError, StudyError
 from batchscope.exchange.imported import in_our_words, selected
 from batchscope.runs.planned import left_out, planned, spaces
@@ -308,16 +309,20 @@ class Run:
             raise AnalysisError(f'{self.folder} has no goal of its own; give one, such as "validation/error < 0.15"')
         return [in_our_words(goal, self._document) for goal in goals] or list(self.goals)
 
-    def _space(self) -> Mapping[int, Mapping[str, tuple[float, float, str]]] | None:
+    def _space(self) -> Mapping[int, Space] | None:
         """At every batch size the sides of the space, as they are after the last revision."""
         if self.study is None:
             return None
         revised = spaces(self.study, self._store.provenance, self.folder)
-        return {
-            size: {name: (d.min, d.max, d.scale) for name, d in space.items() if isinstance(d, Range)}
-            for size in self.study.batch_sizes
-            for space in [revised.get(size, [self.study.search.space])[-1]]
-        }
+        found: dict[int, Space] = {}
+        for size in self.study.batch_sizes:
+            last = revised.get(size, [self.study.search.spaces])[-1]
+            sides = {
+                optimizer: {name: (d.min, d.max, d.scale) for name, d in space.items() if isinstance(d, Range)}
+                for optimizer, space in last.items()
+            }
+            found[size] = sides.get("", sides)
+        return found
 
 
 def open_run(folder: str | Path) -> Run:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from batchscope.errors import StudyError
 from batchscope.optim.table import HYPERPARAMETERS, TABLE, is_users
@@ -21,7 +21,7 @@ from batchscope.spec.extras import (
     Warming,
     known,
 )
-from batchscope.spec.space import Choice, Dimension, Frozen
+from batchscope.spec.space import OPTIMIZER, Choice, Dimension, Frozen
 from batchscope.user_file import is_reference
 
 
@@ -83,6 +83,18 @@ class Algorithm(Frozen):
         """
         return {"learning_rate": None} if self.users_optimizer else TABLE[self.optimizer].defaults
 
+    def with_optimizer(self, name: str) -> Algorithm:
+        """The same with another optimizer.
+
+        Raises:
+            StudyError: If there is none of that name, or it does not go with the rest.
+        """
+        try:
+            return Algorithm.model_validate({**self.model_dump(), "optimizer": name})
+        except ValidationError as error:
+            told = "; ".join(str(fault.get("ctx", {}).get("error", fault["msg"])) for fault in error.errors())
+            raise StudyError(f"search.optimizers.{name}: {told}") from None
+
     @property
     def users_optimizer(self) -> bool:
         """Whether the optimizer is a class of the user's, or of torch's."""
@@ -126,8 +138,12 @@ class Algorithm(Frozen):
             names.add("discard_fraction")
         return names
 
-    def check_space(self, space: Mapping[str, Dimension]) -> None:
+    def check_space(self, space: Mapping[str, Dimension], place: str = "search.space") -> None:
         """Refuse a space that names what the algorithm has not, or lacks what it needs.
+
+        Args:
+            space: Of this optimizer.
+            place: Where it stands in the study.
 
         Raises:
             StudyError: With the place, and what to type.
@@ -137,17 +153,17 @@ class Algorithm(Frozen):
                 if not self.users_optimizer:
                     known(name, self.searchable, f"hyperparameter of {self.optimizer}")
             except ValueError as error:
-                raise StudyError(f"search.space.{name}: {error}") from None
+                raise StudyError(f"{place}.{name}: {error}") from None
             if isinstance(dimension, Choice) and any(isinstance(value, str) for value in dimension.values):
-                raise StudyError(f"search.space.{name}: must be numbers, got {list(dimension.values)}")
+                raise StudyError(f"{place}.{name}: must be numbers, got {list(dimension.values)}")
             ends = dimension.values if isinstance(dimension, Choice) else (dimension.min, dimension.max)
             for value in ends if name in HYPERPARAMETERS else ():
                 if not self.users_optimizer:
-                    TABLE[self.optimizer].check(name, float(value), f"search.space.{name}")
+                    TABLE[self.optimizer].check(name, float(value), f"{place}.{name}")
                 elif name == "learning_rate" or name in self._besides_optimizer:  # the rest is for the class to say
-                    HYPERPARAMETERS[name].check(f"search.space.{name}", float(value))
+                    HYPERPARAMETERS[name].check(f"{place}.{name}", float(value))
         if "average_weights" in space:
-            self._check_average("search.space.average_weights")
+            self._check_average(f"{place}.average_weights")
         schedule = self.learning_rate_schedule
         needed = [name for name, default in self.defaults.items() if default is None]
         needed += [name for name, must in schedule.parameter_names.items() if must and name not in schedule.parameters]
@@ -155,33 +171,31 @@ class Algorithm(Frozen):
             needed.append("warm_up_length")
         for name in needed:
             if name not in space:
-                raise StudyError(f"search.space: {name} is missing; give a range, a list of values, or one value")
+                raise StudyError(f"{place}: {name} is missing; give a range, a list of values, or one value")
         if self.users_optimizer and ("beta1" in space) != ("beta2" in space):
-            raise StudyError("search.space: beta1 and beta2 are one argument of a class, betas; give both")
-        self._check_given_once(space)
-        self._check_batch_schedule(space)
+            raise StudyError(f"{place}: beta1 and beta2 are one argument of a class, betas; give both")
+        self._check_given_once(space, place)
+        self._check_batch_schedule(space, place)
 
-    def _check_given_once(self, space: Mapping[str, Dimension]) -> None:
+    def _check_given_once(self, space: Mapping[str, Dimension], place: str) -> None:
         # By value, not by what the file had: the resolved study, which writes every default out, says the same.
         fields = type(self).model_fields
         given = {name for name in fields if name in self.searchable and getattr(self, name) != fields[name].default}
         given |= set(self.learning_rate_schedule.parameters)
         for name in sorted(given & set(space)):
-            raise StudyError(f"search.space.{name}: given under algorithm too; keep one of the two")
+            raise StudyError(f"{place}.{name}: given under algorithm too; keep one of the two")
 
-    def _check_batch_schedule(self, space: Mapping[str, Dimension]) -> None:
+    def _check_batch_schedule(self, space: Mapping[str, Dimension], place: str) -> None:
         """Trials of one batch size must change it at the same steps."""
         if not self.changes_batch_size:
             return
         for name in space:
             of_schedule = name in self.learning_rate_schedule.parameter_names or name == "warm_up_length"
             if of_schedule and not space[name].is_fixed:
-                raise StudyError(
-                    f"search.space.{name}: a batch schedule needs it to be one value, the same for all trials"
-                )
+                raise StudyError(f"{place}.{name}: a batch schedule needs it to be one value, the same for all trials")
         if self.batch_schedule is not None and self.batch_schedule.momentum_to is not None:
             if "momentum" not in space or not space["momentum"].is_fixed:
-                raise StudyError("search.space.momentum: momentum_to needs it to be one value, such as momentum: 0.9")
+                raise StudyError(f"{place}.momentum: momentum_to needs it to be one value, such as momentum: 0.9")
 
     def hyperparameters(self, point: Mapping[str, float | str]) -> dict[str, float]:
         """A value for every hyperparameter of the rule: from the point, the study file, or the default.
@@ -191,6 +205,7 @@ class Algorithm(Frozen):
         values = {name: value for name, value in self.defaults.items() if value is not None}
         if self.weight_decay is not None:
             values["weight_decay"] = self.weight_decay
-        own = [name for name in point if name not in self._besides_optimizer] if self.users_optimizer else self.defaults
+        besides = {*self._besides_optimizer, OPTIMIZER}
+        own = [name for name in point if name not in besides] if self.users_optimizer else self.defaults
         values.update({name: float(point[name]) for name in own if name in point})
         return values

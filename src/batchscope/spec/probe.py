@@ -92,6 +92,9 @@ class Probe(Frozen):
         device_name: The processor's own name.
         threads: Of the CPU.
         world_size: Ranks that measured together.
+        dtype: ``float32``, or ``bfloat16`` for autocast to it.
+        clip_gradient_norm: That every update clipped gradients to; None for no clipping.
+        average_weights: Of the moving average that every update moved; None for none.
         parameters: Of the model.
         gradient_bytes: That data-parallel training exchanges in every update.
         batches: One for each batch size, ascending.
@@ -110,6 +113,8 @@ class Probe(Frozen):
     threads: Count
     world_size: Count = 1
     dtype: str = "float32"
+    clip_gradient_norm: float | None = None
+    average_weights: float | None = None
     parameters: Annotated[int, Field(ge=0)]
     gradient_bytes: Annotated[int, Field(ge=0)]
     batches: Annotated[tuple[ProbedBatch, ...], Field(min_length=1)]

@@ -140,3 +140,6 @@ Dimension = Annotated[
     BeforeValidator(_dimension),
 ]
 Space = dict[str, Dimension]
+
+OPTIMIZER = "optimizer"
+"""Of a trial's point, where a search chooses among optimizers: the one that it has."""

@@ -26,11 +26,12 @@ from pydantic import (
 from batchscope import user_file
 from batchscope.amounts import number
 from batchscope.errors import StudyError, WorkloadError
+from batchscope.optim.table import may_take
 from batchscope.spec import documents, metric_names, rate_text
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.faults import explain
 from batchscope.spec.goal import Goal
-from batchscope.spec.space import Choice, Frozen, Range, Space
+from batchscope.spec.space import OPTIMIZER, Choice, Frozen, Range, Space, Value
 
 EDGE = 0.05  # the share of a range that is near its side
 LARGEST_BATCH_SIZE = 2**24
@@ -63,19 +64,54 @@ class Confirm(Frozen):
     candidates: Annotated[int, Field(ge=1, le=1000)] = 4
 
 
+def _by_name(raw: Any) -> Any:
+    """A bare list of optimizers is one of which none has ranges of its own."""
+    if isinstance(raw, list | tuple) and all(isinstance(name, str) for name in raw):
+        return {name: {} for name in raw}
+    return raw
+
+
 class Search(Frozen):
-    """How the space is searched, anew at every batch size."""
+    """How the space is searched, anew at every batch size.
+
+    With ``optimizers`` trials take turns among them, and each has a space of its own: what ``space`` has is given to
+    every optimizer that it means something to, and is empty then.
+    """
 
     method: Literal["sobol", "halton", "random", "grid"] = "sobol"
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 20
-    space: Annotated[Space, Field(min_length=1)]
+    optimizers: Annotated[dict[str, Space], BeforeValidator(_by_name), Field(max_length=100)] = {}
+    space: Space = {}
     widen: Widen = Widen()
     confirm: Confirm = Confirm()
 
     @model_validator(mode="after")
+    def _shared_by_all(self) -> Search:
+        if OPTIMIZER in self.space:
+            raise ValueError(
+                "space.optimizer: optimizers to choose from stand beside the space, each with ranges of its own: "
+                "optimizers: {momentum: {learning_rate: ...}, adam: {learning_rate: ...}}"
+            )
+        if not self.optimizers and not self.space:
+            raise ValueError("space: give a range for learning_rate at the least, such as {min: 1e-3, max: 1}")
+        shared = {name: [one for one in self.optimizers if may_take(one, name)] for name in self.space}
+        if self.optimizers:
+            spaces = {
+                optimizer: {
+                    name: dimension
+                    for name, dimension in (self.space | own).items()
+                    if name in own or optimizer in shared[name] or not shared[name]
+                }
+                for optimizer, own in self.optimizers.items()
+            }
+            object.__setattr__(self, "optimizers", spaces)  # what is written has them resolved
+            object.__setattr__(self, "space", {})
+        return self
+
+    @model_validator(mode="after")
     def _grid_is_its_own_count(self) -> Search:
         if self.method == "grid":
-            for name, dimension in self.space.items():
+            for name, dimension in ((name, d) for space in self.spaces.values() for name, d in space.items()):
                 if isinstance(dimension, Range) and dimension.points is None:
                     raise ValueError(f"space.{name}: a grid needs points: 9, say, or a list of values")
         if self.method == "grid" and self.count > MOST_TRIALS:
@@ -95,8 +131,19 @@ class Search(Frozen):
         """Feasible trials wanted at every batch size; every point of a grid."""
         if self.method != "grid":
             return self.trials
-        sizes = (len(d.values) if isinstance(d, Choice) else d.points or 1 for d in self.space.values())
-        return math.prod(sizes)
+        return sum(
+            math.prod(len(d.values) if isinstance(d, Choice) else d.points or 1 for d in space.values())
+            for space in self.spaces.values()
+        )
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """The space of every optimizer; of the one that the algorithm names under ""."""
+        return self.optimizers or {"": self.space}
+
+    def with_spaces(self, spaces: dict[str, Space]) -> Search:
+        """The same search of other spaces."""
+        return self.model_copy(update={"optimizers": spaces} if self.optimizers else {"space": spaces[""]})
 
 
 class Budget(Frozen):
@@ -239,8 +286,50 @@ class Study(Frozen):
 
     @model_validator(mode="after")
     def _space_fits_algorithm(self) -> Study:
-        self.algorithm.check_space(self.search.space)
+        if self.search.optimizers:
+            self._name_first_optimizer()
+        for name, study in self.by_optimizer.items():
+            study.algorithm.check_space(study.search.space, f"search.optimizers.{name}" if name else "search.space")
         return self
+
+    def _name_first_optimizer(self) -> None:
+        """So that a study that is written and read again is the same."""
+        first, *others = self.search.optimizers
+        if self.algorithm.optimizer not in (first, Algorithm.model_fields["optimizer"].default):
+            raise StudyError(
+                f"search.optimizers: the algorithm names {self.algorithm.optimizer} too; remove algorithm.optimizer"
+            )
+        if self.algorithm.changes_batch_size and others:
+            raise StudyError(
+                "search.optimizers: a batch schedule needs one optimizer, for all trials of a batch size change theirs "
+                "at the same steps; name it under algorithm"
+            )
+        object.__setattr__(self, "algorithm", self.algorithm.with_optimizer(first))
+
+    @property
+    def by_optimizer(self) -> dict[str, Study]:
+        """The study of every optimizer that is searched, with its algorithm and its space; else itself under ""."""
+        return {name: self.of({OPTIMIZER: name}) for name in self.search.spaces}
+
+    def of(self, point: Mapping[str, Value]) -> Study:
+        """The study as far as it is about the optimizer of a trial's point."""
+        name = str(point.get(OPTIMIZER, ""))
+        if not self.search.optimizers:
+            return self
+        search = self.search.model_copy(update={"optimizers": {}, "space": self.search.optimizers[name]})
+        return self.model_copy(update={"algorithm": self.algorithm.with_optimizer(name), "search": search})
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What its algorithms name as ``path/to/file.py:name``."""
+        found = (file for study in self.by_optimizer.values() for file in study.algorithm.files)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def needs_loop(self) -> str | None:
+        """Why only the plain loop can train it; None where any program may."""
+        reasons = (study.algorithm.needs_loop for study in self.by_optimizer.values())
+        return next(filter(None, reasons), None)
 
     @property
     def ends_evaluations_early(self) -> bool:
@@ -314,5 +403,5 @@ class Study(Frozen):
         what.append(self.engine.dtype)
         if self.algorithm.depends_on_budget:
             what.append(self.budget.model_dump())
-        what += [user_file.digest(reference) for reference in self.algorithm.files]
+        what += [user_file.digest(reference) for reference in self.files]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from batchscope.seeds import key
+from batchscope.spec.space import OPTIMIZER
 
 # Changes when the same trial would give other measurements: then trials of earlier versions are not taken over.
 PROTOCOL_VERSION = 2
@@ -45,3 +46,11 @@ class Trial:
         """
         what = [context, self.batch_size, sorted(self.hyperparameters.items()), self.seed, PROTOCOL_VERSION]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def by_optimizer(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+    """Trials by the optimizer of their point, in their order; all under "" where there is no choice."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(str(trial.hyperparameters.get(OPTIMIZER, "")), []).append(trial)
+    return found

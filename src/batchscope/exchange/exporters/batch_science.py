@@ -65,8 +65,9 @@ def export_batch_science(store: Store, folder: str | Path, counted: Counted = ev
 
 def _names(document: Mapping[str, Any]) -> tuple[str, str, str]:
     """Data set, model and optimizer, each fit to name a folder."""
-    algorithm = document.get("algorithm")
+    algorithm, search = document.get("algorithm"), document.get("search")
     optimizer = algorithm.get("optimizer") if isinstance(algorithm, dict) else None
+    optimizer = "_".join(search.get("optimizers") or ()) or optimizer if isinstance(search, dict) else optimizer
     parts = re.split(r"[/:]+", str(document.get("workload", "")))
     parts = [fit for part in parts if (fit := re.sub(r"[^\w.=+-]+", "_", part).strip("._")[:100])]
     parts += ["unknown", "unknown"][len(parts) :] if len(parts) < 2 else []
@@ -81,7 +82,7 @@ def _study(
     studies = document.get("studies")
     kept = studies.get(str(batch_size)) if isinstance(studies, dict) else None
     search = document.get("search")
-    space = (kept or {}).get("space") if kept else search.get("space") if isinstance(search, dict) else None
+    space = (kept or {}).get("space") if kept else _space(search) if isinstance(search, dict) else None
     complete = trials.filter(pl.col("status") == "complete")["steps"]
     steps = (kept or {}).get("train_steps")
     return {
@@ -93,6 +94,15 @@ def _study(
         "parameter_configs": {name: _config(config) for name, config in (space or {}).items()},
         "train_steps": steps if steps is not None else complete.min() or 0,
     }
+
+
+def _space(search: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A study's space; where it has several optimizers, each with its name before those of its own."""
+    optimizers = search.get("optimizers")
+    if not optimizers:
+        return search.get("space")
+    own = {f"{optimizer}/{name}": config for optimizer, space in optimizers.items() for name, config in space.items()}
+    return {"optimizer": list(optimizers), **own}
 
 
 def _config(config: object) -> dict[str, Any]:
