@@ -12,7 +12,10 @@ from torch import Tensor
 Tree = Tensor | tuple["Tree", ...] | list["Tree"] | dict[str, "Tree"]
 Pair = tuple[Tree, Tree]
 
-_RULE = "expected a tensor, or a tuple, list or dict of tensors, got {}"
+
+def _rule(found: object) -> str:
+    rule = f"expected a tensor, or a tuple, list or dict of tensors, got {type(found).__name__}"
+    return f"{rule}; write torch.as_tensor(...)" if hasattr(found, "__array__") else rule
 
 
 def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
@@ -29,7 +32,7 @@ def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
         return tuple(map_tree(function, value) for value in tree)
     if isinstance(tree, list):
         return [map_tree(function, value) for value in tree]
-    raise TypeError(_RULE.format(type(tree).__name__))
+    raise TypeError(_rule(tree))
 
 
 def map_pair(function: Callable[[Tensor], Tensor], pair: Pair) -> Pair:
@@ -52,7 +55,7 @@ def leaves(tree: Tree) -> Iterator[Tensor]:
         for value in tree:
             yield from leaves(value)
     else:
-        raise TypeError(_RULE.format(type(tree).__name__))
+        raise TypeError(_rule(tree))
 
 
 def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

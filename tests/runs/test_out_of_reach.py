@@ -33,13 +33,14 @@ def workload(factor: float = 1.0) -> bs.Workload:
         loss=lambda outputs, targets: factor * ((outputs - targets) ** 2).mean(-1),
         train=data,
         validation=data,
+        metrics={"positive": lambda outputs, targets: (outputs > 0).float().mean(-1)},
         version="1",
     )
 
 
-def ran(folder: Path, factor: float = 1.0) -> tuple[bs.Run, list[Progress]]:
+def ran(folder: Path, factor: float = 1.0, *overrides: str) -> tuple[bs.Run, list[Progress]]:
     seen: list[Progress] = []
-    result = bs.run(Study.from_text(STUDY), folder, workload=workload(factor), on_progress=seen.append)
+    result = bs.run(Study.from_text(STUDY, overrides), folder, workload=workload(factor), on_progress=seen.append)
     return result, seen
 
 
@@ -59,6 +60,12 @@ def test_training_that_diverges_everywhere_is_told_early(tmp_path: Path) -> None
     told = [progress for progress in seen if any("have diverged so far" in remark for remark in progress.remarks)]
     assert told
     assert any("no validation/loss was a finite number" in note for note in result.steps_to_result().notes)
+
+
+def test_where_every_trial_diverges_nobody_is_told_to_train_longer(tmp_path: Path) -> None:
+    result, _ = ran(tmp_path / "run", float("nan"), "goals=['validation/positive > 0.9']")
+    (note,) = [note for note in result.steps_to_result().notes if "best validation/positive" in note]
+    assert "every trial diverged after that: is the loss a number?" in note and "train longer" not in note
 
 
 @pytest.mark.parametrize(("trials", "diverged", "said"), [(8, 7, False), (20, 9, False), (16, 8, True), (8, 8, True)])

@@ -85,6 +85,8 @@ def loader(): return made(train=torch.utils.data.DataLoader(Broken(), num_worker
 def collate(): return made(train=torch.utils.data.DataLoader(Pairs(), collate_fn=raises))
 def wide(): return made(model=lambda: nn.Sequential(nn.Linear(8, 10**12), nn.Linear(10**12, 2)))
 def wider(): return made(model=lambda: nn.Linear(8, 10**19))
+def dictionary(): return made(train=({"pixels": inputs}, labels), validation=({"pixels": inputs}, labels))
+def arrays(): return made(train=(inputs.numpy(), labels.numpy()))
 def no_workload(): pass
 def missing_import(): return made(model=lambda: torchvision.models.resnet18())
 """
@@ -112,6 +114,8 @@ ELSEWHERE = {
     "loss_class": "loss must be a function (outputs, targets), got the class CrossEntropyLoss",
     "integer_loss": "the loss must give floating-point values",
     "constant_loss": "the loss must come from the model's outputs",
+    "dictionary": "inputs that are a dict are given by keyword where forward has parameters of their names",
+    "arrays": "got ndarray; write torch.as_tensor(...)",
     "no_workload": "no_workload() must return a batchscope.Workload, got NoneType",
 }
 STUDY = """\

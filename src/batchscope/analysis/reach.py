@@ -14,8 +14,11 @@ from batchscope.spec.goal import Goal
 DIVERGED = 8
 
 
-def nearest(measurements: Table, goal: Goal, batch_sizes: Collection[int]) -> str:
-    """The best value of the goal's metric at these batch sizes, none of which reached the goal, with what to try."""
+def nearest(measurements: Table, goal: Goal, batch_sizes: Collection[int], *, diverged: bool = False) -> str:
+    """The best value of the goal's metric at these batch sizes, none of which reached the goal, with what to try.
+
+    ``diverged`` is whether every trial there has.
+    """
     value = pl.col(goal.metric)
     order = value if goal.side == "<" else -value
     evaluations = measurements.lazy()
@@ -26,9 +29,12 @@ def nearest(measurements: Table, goal: Goal, batch_sizes: Collection[int]) -> st
     if best.is_empty():
         return f"no {goal.metric} was a finite number: check the loss and the data, or lower search.space.learning_rate"
     row = best.row(0, named=True)
+    remedy = "train longer (budget), widen search.space, or ask for an easier goal"
+    if diverged:
+        remedy = "every trial diverged after that: is the loss a number? If so, lower search.space.learning_rate"
     return (
         f"the best {goal.metric} was {number(row['value'])}, at batch size {number(row['batch_size'])} and step "
-        f"{number(row['step'])}: train longer (budget), widen search.space, or ask for an easier goal"
+        f"{number(row['step'])}: {remedy}"
     )
 
 

@@ -192,7 +192,8 @@ def steps_to_result(
     approximate = _approximate(found.table)
     notes = (*_notes(found, table, confirmed, approximate), *_of_optima(table, quantity, groups, names))
     if missed := table.filter(pl.col("steps").is_null()).get_column("batch_size").to_list():
-        notes = (*notes, f"where the goal was not reached {nearest(measurements, goal, missed)}")
+        lost = found.table.filter(pl.col("batch_size").is_in(missed)).get_column("status") == "diverged"
+        notes = (*notes, f"where the goal was not reached {nearest(measurements, goal, missed, diverged=lost.all())}")
     test = on_test(measurements, [group for point in reached for group in _chosen(found, point.row, names)])
     return Curve(goal, table, boundaries, level, confirmed, notes, medians, approximate, test, fresh)
 

@@ -321,7 +321,9 @@ class Driver:
         self._note_spaces(batch_size, self._sizes[batch_size].spaces)
         for goal in self._study.goals:
             if self._sizes[batch_size].winner(goal) is None:
-                best = nearest(self._store.measurements(batch_size), goal, [batch_size])
+                races = self._sizes[batch_size].races.values()
+                diverged = all(race.status(trial.index) == "diverged" for race in races for trial in race.trials)
+                best = nearest(self._store.measurements(batch_size), goal, [batch_size], diverged=diverged)
                 self._remarks.append(f"no trial at batch size {number(batch_size)} reached {goal}; {best}")
         self._store.compact(batch_size)
         winners = self._sizes[batch_size].winners()

@@ -18,9 +18,15 @@ _CALLS_MODULES = ("torch/nn/", "torch/utils/data/")
 _LONGEST = 300
 
 _CALLED = "a model is called as model(inputs), a loss and a metric as f(outputs, targets)"
+_DICT = (
+    "inputs that are a dict are given by keyword where forward has parameters of their names, else as one dict: rename "
+    "the keys or the parameters, or give a tensor"
+)
 _ADVICE = {
     "positional argument": _CALLED,
     "keyword-only": _CALLED,
+    "must be Tensor, not dict": _DICT,
+    "'dict' object has no attribute": _DICT,
     "shapes cannot be multiplied": "a layer's size is not that of its inputs",
     "expected target": "the loss and the targets of the data do not go together",
     "ambiguous": "is the loss a class? make an object of it, such as CrossEntropyLoss(reduction='none')",
