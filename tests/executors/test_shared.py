@@ -9,14 +9,16 @@ from dataclasses import replace
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from batchscope import workloads
 from batchscope.engine.training import in_random_order
 from batchscope.executors.shared import NAME, SharedData
+from batchscope.spec.examples import as_tensors
 from batchscope.tensors import leaves
 from engine.workbench import classification
 
@@ -50,10 +52,38 @@ def test_what_is_no_plain_pair_of_tensors_stays_as_it_is() -> None:
     strided = replace(plain, train=(inputs.T.contiguous().T, targets))
     shared = SharedData.of(strided, torch.float32, 3)
     assert shared is not None and shared.into(strided).train is strided.train
-    neither = replace(strided, validation=TensorDataset(inputs, targets, targets))
+    neither = replace(strided, validation=(inputs.T.contiguous().T, targets))
     assert SharedData.of(neither, torch.float32, 3) is None
     as_dataset = replace(plain, train=TensorDataset(inputs, targets))
     assert isinstance(SharedData.of(as_dataset, torch.float32, 3).into(as_dataset).train, tuple)  # type: ignore[union-attr]
+
+
+class Counted(Dataset[Any]):
+    """Examples with an augmentation, which takes time: every access is counted."""
+
+    def __init__(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        self.inputs, self.targets, self.reads = inputs, targets, 0
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.reads += 1
+        return self.inputs[index] + torch.rand(()), self.targets[index]
+
+
+def test_held_out_examples_of_a_dataset_are_read_once_for_all_workers() -> None:
+    plain = classification()
+    given = replace(plain, validation=Counted(*plain.validation), test=Counted(*plain.validation))  # type: ignore[misc]
+    shared = SharedData.of(given, torch.float32, 3)
+    assert shared is not None and shared.ordered
+    for held_out in (given.validation, given.test):
+        assert isinstance(held_out, Counted) and held_out.reads == len(held_out)
+    found = shared.into(given)
+    alone = in_random_order(as_tensors(given.validation), 3)
+    for ours, theirs in zip(leaves(found.validation), leaves(alone), strict=True):  # type: ignore[arg-type]
+        assert torch.equal(ours, theirs), "what is random in an example is that of its place"
+    assert isinstance(found.test, tuple)
 
 
 def test_a_skeleton_is_the_workload_without_examples_where_it_can_be_sent() -> None:
@@ -67,7 +97,7 @@ def test_a_skeleton_is_the_workload_without_examples_where_it_can_be_sent() -> N
     assert shared.into(bare).fingerprint() == shared.into(digits).fingerprint()
     assert shared.skeleton(replace(digits, loss=lambda outputs, targets: outputs)) is None
     inputs, targets = digits.train  # type: ignore[misc]
-    own = replace(digits, validation=TensorDataset(inputs, targets, targets))
+    own = replace(digits, validation=(inputs.mT.contiguous().mT, targets))
     half = SharedData.of(own, torch.float32, 3)
     assert half is not None and half.skeleton(own) is None
 

@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 
 from batchscope.engine.batches import placed
 from batchscope.engine.training import in_random_order
+from batchscope.spec.examples import as_tensors
 from batchscope.spec.workload import Workload
 from batchscope.tensors import Pair, leaves, map_pair
 
@@ -62,17 +63,21 @@ class SharedData:
 
     @classmethod
     def of(cls, workload: Workload, dtype: torch.dtype, seed: int) -> SharedData | None:
-        """Place what can be shared: pairs of tensors. None where a workload has none, or its tensors are no plain ones.
+        """Place what can be shared: pairs of tensors, and held-out examples of any form, which are read here, once.
+
+        None where a workload has neither, or its tensors are no plain ones.
 
         Args:
-            workload: Whose ``train`` and ``validation``.
+            workload: Whose examples.
             dtype: Of floating-point tensors.
             seed: Of the study: the order of the validation examples depends on it.
         """
-        train, validation = _shareable(workload.train), _shareable(workload.validation)
-        test = _shareable(workload.test) if workload.test is not None else None
+        if os.name != "posix":
+            return None
+        train, validation = _shareable(workload.train), _shareable(as_tensors(workload.validation, workload.target))
+        test = _shareable(as_tensors(workload.test, workload.target)) if workload.test is not None else None
         pairs = train, validation and in_random_order(validation, seed), test
-        if not any(pairs) or os.name != "posix":
+        if not any(pairs):
             return None
         outlines = [pair and map_pair(lambda tensor: _outline(tensor, dtype), pair) for pair in pairs]
         outline = Outline(*outlines)
