@@ -64,6 +64,6 @@ def test_the_winner_has_an_optimizer_and_a_recommendation_writes_it_down(run: bs
     assert fastest.hyperparameters["optimizer"] == row["optimizer"]
     study = bs.Study.from_text(STUDY)
     assert Study.from_text(snippet(study, fastest, curve.goal, "yaml")).algorithm.optimizer == row["optimizer"]
-    for name, written in (("momentum", "bs.optim.Momentum("), ("adam", "bs.optim.Adam(")):
+    for name, written in (("momentum", "torch.optim.SGD("), ("adam", "torch.optim.Adam(")):
         other = replace(fastest, hyperparameters={"optimizer": name, "learning_rate": 0.1})
         assert written in snippet(study, other, curve.goal, "pytorch")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from batchscope.analysis.outcomes import PREFIX
 from batchscope.analysis.tuned_steps import TunedSteps
+from batchscope.spec.space import OPTIMIZER
 
 Array = NDArray[np.float64]
 NEAR = 1.5
@@ -81,8 +82,13 @@ def searched(groups: Mapping[int, pl.DataFrame], promises: Mapping[int, TunedSte
 
 
 def dimensions(groups: Mapping[int, pl.DataFrame], names: list[str]) -> int | None:
-    """How many hyperparameters the search has tried several values of; None if it is not known what it tried."""
+    """How many hyperparameters the search has tried several values of; None if it is not known what it tried.
+
+    Of several optimizers that with the most.
+    """
     if not names:
         return None
     tried = pl.concat([group.select([PREFIX + name for name in names]) for group in groups.values()])
-    return sum(tried[column].n_unique() > 1 for column in tried.columns)
+    chosen = PREFIX + OPTIMIZER
+    spaces = tried.partition_by(chosen) if chosen in tried.columns else [tried]
+    return max(sum(space[column].drop_nulls().n_unique() > 1 for column in space.columns) for space in spaces)

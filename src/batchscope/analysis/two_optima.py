@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batchscope.analysis.outcomes import PREFIX
+from batchscope.spec.space import OPTIMIZER
 
 Array = NDArray[np.float64]
 _GOOD, _NEAR = 1.25, 1.5  # times the fewest steps
@@ -26,7 +27,10 @@ def two_optima(group: pl.DataFrame, names: list[str]) -> tuple[str, str] | None:
         group: The rows of ``Outcomes.table`` that are the search of one batch size.
         names: Its hyperparameters; those that are no numbers are left out.
     """
-    columns = [PREFIX + name for name in names if group.schema[PREFIX + name].is_numeric()]
+    if (chosen := PREFIX + OPTIMIZER) in group.columns:  # places are told apart within the space of the best one's
+        group = group.filter(pl.col(chosen).eq_missing(group.sort("goal_step", nulls_last=True).item(0, chosen)))
+    own = [PREFIX + name for name in names if group[PREFIX + name].count()]
+    columns = [column for column in own if group.schema[column].is_numeric()]
     group = group.drop_nulls(columns)
     varied = [column for column in columns if group[column].n_unique() > 1]
     if not varied or not group.get_column("goal_step").count():
