@@ -21,6 +21,8 @@ from scipy.optimize import least_squares
 from scipy.stats import qmc
 
 from batchscope.analysis import Curve, steps_to_result
+from batchscope.analysis.regimes import regimes
+from batchscope.analysis.tuned_rows import tuned_rows
 from batchscope.spec.goal import Goal
 from batchscope.workloads.noisy_quadratic import steps_to_goal
 
@@ -199,6 +201,31 @@ def confirmation_coverage(noise: float, sharpness: float, studies: int, seeds: i
         low, high = (curve.table.get_column(f"tuned_{end}").to_numpy() for end in ("low", "high"))
         inside = float(((low <= pool) & (pool <= high)).mean())
         held.append([inside, *(_covers(curve, name, getattr(truth, name)) for name in REGIMES)])
+    return dict(zip(("steps", *REGIMES), np.mean(held, axis=0).tolist(), strict=True))
+
+
+def tuned_coverage(rows: int, noise: float, studies: int, sharpness: float = 1.0) -> dict[str, float]:
+    """The same for curves of ``rows`` trainings of what was tuned before; "steps" is one further training."""
+    generator = np.random.default_rng([3, rows, round(100 * noise), round(10 * sharpness)])
+    law = 200 * (1 + (40 / BATCH_SIZES) ** sharpness) ** (1 / sharpness)
+    truth, held = Truth.of(law), []
+    for _ in range(studies):
+        logs = np.log(law) + noise * generator.standard_normal((rows, len(law)))
+        groups = {
+            int(size): pl.DataFrame({"trial": [str(row) for row in range(rows)], "goal_step": np.exp(column).tolist()})
+            for size, column in zip(BATCH_SIZES, logs.T, strict=True)
+        }
+        found = tuned_rows(groups)
+        fresh = law * np.exp(noise * generator.standard_normal(len(law)))
+        inside = [
+            (one.steps.low or 0) <= step <= (one.steps.high or np.inf)
+            for one, step in zip(found.values(), fresh, strict=True)
+        ]
+        medians = np.column_stack([one.log_median for one in found.values()])
+        steps = np.array([one.steps.value or np.nan for one in found.values()])
+        drawn = regimes(np.asarray(BATCH_SIZES), steps, medians)
+        ends = [(getattr(drawn, name), getattr(truth, name)) for name in REGIMES]
+        held.append([np.mean(inside), *((end.low or 0) <= at <= (end.high or np.inf) for end, at in ends)])
     return dict(zip(("steps", *REGIMES), np.mean(held, axis=0).tolist(), strict=True))
 
 

@@ -22,6 +22,7 @@ from analysis.simulated_studies import (
     coverage,
     noisy_quadratic_law,
     noisy_quadratic_pool,
+    tuned_coverage,
 )
 from batchscope.spec.study import Confirm
 
@@ -110,3 +111,10 @@ def test_the_number_of_trials_that_would_do_does_and_no_policy_changes_it(place:
     needed, share = enough(kind, 0.1, 20)
     assert share >= 0.8 - slack(80)
     assert 0.5 <= enough(kind, 0.1, 20, margin=np.inf)[0] / needed <= 2
+
+
+@pytest.mark.parametrize(("rows", "studies"), [(1, 20), pytest.param(3, 60, marks=pytest.mark.slow)])
+def test_coverage_of_rows_that_were_tuned_before(rows: int, studies: int) -> None:
+    shares = tuned_coverage(rows, 0.08, studies)
+    assert 0.85 - slack(studies) <= shares["steps"] <= 0.95 + slack(studies)
+    assert np.mean([shares[name] for name in NAMES[1:]]) >= 0.85 - slack(studies)

@@ -245,9 +245,8 @@ def test_the_curves_of_zhang_2024_come_in_whole(tmp_path: Path, data_dir: Path) 
     source = data_dir / "zhang2024" / "derived_steps_to_target.csv"
     if not source.exists():
         pytest.skip("zhang2024 is not in the data folder")
-    made = import_curve(
-        source, tmp_path / "runs", batch_size="batch_size_sequences", steps="steps_to_goal", group="model_size"
-    )
+    names = {"batch_size": "batch_size_sequences", "steps": "steps_to_goal", "group": "model_size"}
+    made = import_curve(source, tmp_path / "runs", tuned=True, **names)  # type: ignore[arg-type]
     assert len(made.runs) == 5 and made.trials == 45 and not made.problems
     steps = Store.open(tmp_path / "runs" / "85M").trials()["steps"].to_list()
     assert steps == [46000, 23000, 13282, 7000, 3840, 2500, 1800, 1600, 1600]
@@ -255,10 +254,14 @@ def test_the_curves_of_zhang_2024_come_in_whole(tmp_path: Path, data_dir: Path) 
     page = (Path(__file__).parents[2] / "docs" / "import_export.md").read_text()
     for model, theirs in {"85M": 745, "151M": 955, "302M": 1394, "604M": 1889, "1.2B": 2533}.items():
         name = next(run.name for run in made.runs if run.name.startswith(model))
-        found = open_run(tmp_path / "runs" / name).steps_to_result().regimes.critical_batch_size
-        assert found.value and found.low and found.low < theirs < (found.high or math.inf)
-        high = f"{found.high:,.0f}" if found.high else "open"
-        assert f"| {model} | {found.value:,.0f} | {found.low:,.0f} to {high} | {theirs:,} |" in page
+        regimes = open_run(tmp_path / "runs" / name).steps_to_result().regimes
+        found = regimes.critical_batch_size
+        assert found.value and found.low and found.high and found.high < 2 * found.low
+        shown = f"{found.value:,.0f} ({found.low:,.0f} to {found.high:,.0f})"
+        row = next(line for line in page.splitlines() if line.startswith(f"| {model} |"))
+        assert f"| {shown} |" in row and row.endswith(f"| {theirs:,} |")
+        if regimes.law and regimes.law.law.sharpness == 1.0:
+            assert regimes.law.batch_size_at_overhead(0.2, 256).value == pytest.approx(theirs, rel=0.03)
 
 
 @pytest.mark.parametrize("file_format", ["csv", "parquet"])
@@ -312,3 +315,44 @@ def test_an_import_that_was_killed_leaves_no_run_and_is_done_again(tmp_path: Pat
     options = {"batch_size": "bs", "step": "step", "trial": "run", "metrics": {"a/b": "loss"}}
     import_csv(write(tmp_path, LONG), tmp_path / "run", **options)  # type: ignore[arg-type]
     assert not unfinished.exists() and find_runs(tmp_path) == [tmp_path / "run"]
+
+
+def test_published_rows_were_tuned_their_scatter_about_the_law_is_their_error(tmp_path: Path) -> None:
+    sizes = [64, 128, 256, 512, 1024, 2048, 4096]
+    wiggle = [1.02, 0.98, 1.01, 0.97, 1.03, 1.0, 0.99]
+    steps = [round(1000 * (1 + 500 / size) * factor) for size, factor in zip(sizes, wiggle, strict=True)]
+    path = write(tmp_path, "bs,steps\n" + "\n".join(f"{size},{step}" for size, step in zip(sizes, steps, strict=True)))
+    import_curve(path, tmp_path / "searched", batch_size="bs", steps="steps")
+    import_curve(path, tmp_path / "tuned", batch_size="bs", steps="steps", tuned=True)
+    curve = open_run(tmp_path / "tuned").steps_to_result()
+    table = curve.table
+    assert curve.confirmed and table["steps"].to_list() == steps  # exact, as they were given
+    assert table["tuned"].to_numpy() == pytest.approx(steps)
+    assert (table["tuned_high"] / table["tuned_low"]).to_numpy().max() < 1.2
+    critical = curve.regimes.critical_batch_size
+    assert critical.low and critical.high and critical.low < 500 < critical.high < 1.5 * critical.low
+    assert any("tuned before" in note for note in curve.notes) and not table["verdict"].count()
+    wide = open_run(tmp_path / "searched").steps_to_result()
+    assert not wide.confirmed and wide.table["verdict"].count()  # one point of a search each says little
+    at = curve.regimes.at_overhead(0.2)
+    assert at is not None and at.value == pytest.approx(0.2 * critical.value + 1.2 * 64, rel=0.05)  # type: ignore[operator]
+
+
+def test_several_tuned_rows_of_a_batch_size_are_trainings_of_one_setting(tmp_path: Path) -> None:
+    rows = [(size, round(step * factor)) for size, step in ((8, 400), (16, 220)) for factor in (0.9, 1.0, 1.1)]
+    path = write(tmp_path, "bs,steps\n" + "\n".join(f"{size},{step}" for size, step in rows))
+    import_curve(path, tmp_path / "run", batch_size="bs", steps="steps", tuned=True)
+    first = open_run(tmp_path / "run").steps_to_result().table.row(0, named=True)
+    assert (first["tuned_seeds"], first["tuned"]) == (3, pytest.approx(400, rel=0.01))
+    assert first["tuned_low"] < 360 and first["tuned_high"] > 440
+
+
+def test_a_curve_of_examples_or_epochs_is_one_of_steps(tmp_path: Path) -> None:
+    path = write(tmp_path, "bs,examples,epochs\n8,801,0.8\n16,1600,1.6\n")
+    import_curve(path, tmp_path / "examples", batch_size="bs", examples="examples")
+    import_curve(path, tmp_path / "epochs", batch_size="bs", epochs="epochs", train_size=1000)
+    found = [open_run(tmp_path / name).steps_to_result().table["steps"].to_list() for name in ("examples", "epochs")]
+    assert found == [[101, 100], [100, 100]]
+    for wrong in ({}, {"epochs": "epochs"}, {"examples": "examples", "epochs": "epochs"}):
+        with pytest.raises(DataError, match="--epochs COL with --train-size"):
+            import_curve(path, tmp_path / "no", batch_size="bs", **wrong)  # type: ignore[arg-type]

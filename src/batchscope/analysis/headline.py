@@ -150,6 +150,9 @@ def _trust(curve: Curve, chosen: Setting, row: Mapping[str, Any] | None) -> str:
         return "Nothing was trained at this batch size: its steps are what the fitted law says."
     if not chosen.lower_bound:
         seeds = row.get("tuned_seeds")
+        if seeds and row.get("low") is None:
+            share = percent(curve.level, 3)
+            return f"The interval holds {share} of further trainings, by how far these lie from their law."
         text = f"The interval holds {percent(curve.level, 3)} of fresh trainings"
         text += f": the setting was trained again with {seeds} new seeds" if seeds else ""
         fewest = row.get("steps")

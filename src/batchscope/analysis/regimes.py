@@ -17,6 +17,7 @@ from batchscope.interval import Interval
 
 Array = NDArray[np.float64]
 TOLERANCE = 1.25
+OVERHEAD = 0.2
 # A measured curve holds one draw of its noise already; a second one, bent into shape, spreads the boundaries more
 # widely than they vary. The factor was chosen by coverage: docs/statistics.md.
 _CALIBRATION = 0.9
@@ -47,6 +48,14 @@ class Regimes:
     law: laws.Fit | None = None
     notes: tuple[str, ...] = ()
     undetermined: tuple[str, ...] = ()
+
+    def at_overhead(self, overhead: float = OVERHEAD) -> Interval | None:
+        """Where a goal takes ``1 + overhead`` times the examples that it takes at the smallest batch size measured.
+
+        Zhang 2024 calls this the critical batch size. It is another point of ``law``, with its sharpness, and may lie
+        outside the measured batch sizes; None without a law.
+        """
+        return None if self.law is None else self.law.batch_size_at_overhead(overhead, self.law.law.measured[0])
 
     def reason(self, boundary: str) -> str | None:
         """Why a boundary, by its name here, has no value; None where it has one."""

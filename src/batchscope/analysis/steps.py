@@ -21,6 +21,7 @@ from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
 from batchscope.analysis.searched import dimensions, searched
 from batchscope.analysis.tuned_optimum import Optimum, tuned_optimum
+from batchscope.analysis.tuned_rows import tuned_rows
 from batchscope.analysis.tuned_steps import TunedSteps, promised
 from batchscope.analysis.two_optima import two_optima
 from batchscope.seeds import numpy_generator
@@ -137,6 +138,7 @@ def steps_to_result(
     tolerance: float = TOLERANCE,
     level: float = 0.9,
     samples: int = 1000,
+    tuned: bool = False,
     found: Outcomes | None = None,
 ) -> Curve:
     """The steps-to-result curve of a run (Sh19 section 4).
@@ -153,6 +155,7 @@ def steps_to_result(
         tolerance: Of the regimes.
         level: Of the intervals.
         samples: D.
+        tuned: Whether every trial trains what was tuned at its batch size before, and nothing was searched.
         found: What became of the trials, if it is known already.
 
     A run without trials, or without the metric of the goal, is an ``AnalysisError``.
@@ -163,14 +166,20 @@ def steps_to_result(
         trials_per_batch_size = min(fewest, trials_per_batch_size or fewest)
     names = hyperparameters(found.table.columns)
     groups = dict(found.search(trials_per_batch_size))
-    promises = promised(found.table, groups, names, level=level, samples=samples)
-    optimum = _optimum(groups, promises, names, samples)
+    if tuned:
+        promises, optimum = tuned_rows(groups, level=level, samples=samples), None
+    else:
+        promises = promised(found.table, groups, names, level=level, samples=samples)
+        optimum = _optimum(groups, promises, names, samples)
     points = [
         _Point.of(found, group, names, _space_at(space, batch_size), edge, level, samples, promises.get(batch_size))
         for batch_size, group in groups.items()
     ]
     for point in points:
-        point.judge(optimum, level)
+        if tuned:
+            point.row.update(low=None, high=None)  # the fewest of a search, of which there was none
+        else:
+            point.judge(optimum, level)
     kinds: Kinds = {name: found.table.schema[PREFIX + name] for name in names}
     table = pl.DataFrame([point.row for point in points], schema=_FIRST_COLUMNS | kinds | _LAST_COLUMNS)
     reached = [point for point in points if point.row["steps"] is not None]
@@ -191,6 +200,8 @@ def steps_to_result(
     boundaries = regimes(sizes, steps, curves, tolerance=tolerance, level=level)
     approximate = _approximate(found.table)
     notes = (*_notes(found, table, confirmed, approximate), *_of_optima(table, quantity, groups, names))
+    if tuned:
+        notes = (*notes, "steps were tuned before they came here: how far they lie from their law is their error")
     if missed := table.filter(pl.col("steps").is_null()).get_column("batch_size").to_list():
         lost = found.table.filter(pl.col("batch_size").is_in(missed)).get_column("status") == "diverged"
         notes = (*notes, f"where the goal was not reached {nearest(measurements, goal, missed, diverged=lost.all())}")

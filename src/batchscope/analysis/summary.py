@@ -12,7 +12,7 @@ from batchscope.analysis.headline import headline
 from batchscope.analysis.held_out import by_batch_size
 from batchscope.analysis.question import Refused
 from batchscope.analysis.questions import Answers, answered
-from batchscope.analysis.regimes import Regimes
+from batchscope.analysis.regimes import OVERHEAD, Regimes
 from batchscope.analysis.steps import Curve, point_names
 
 SCHEMA = 1
@@ -24,18 +24,20 @@ ESTIMAND = (
 )
 
 
-def summary(answers: Sequence[Answers], *, workload: str, analyses: bool = True) -> dict[str, Any]:
+def summary(
+    answers: Sequence[Answers], *, workload: str, analyses: bool = True, overhead: float = OVERHEAD
+) -> dict[str, Any]:
     """The curve, the regimes and the other analyses of every goal, as plain values for JSON.
 
     A goal without a curve, and an analysis that the run kept too little for, are there as ``{"refused": REASON}``. If
     no goal has a curve, what stands against the first is raised.
     """
     answered(answers)
-    goals = [{"goal": str(one.goal)} | _goal(one, analyses) for one in answers]
+    goals = [{"goal": str(one.goal)} | _goal(one, analyses, overhead) for one in answers]
     return {"schema": SCHEMA, "workload": workload, "estimand": ESTIMAND, "goals": goals}
 
 
-def _goal(answers: Answers, analyses: bool) -> dict[str, Any]:
+def _goal(answers: Answers, analyses: bool, overhead: float) -> dict[str, Any]:
     curve = answers.curve_or_refusal
     if isinstance(curve, Refused):
         return {"refused": curve.reason}
@@ -43,7 +45,7 @@ def _goal(answers: Answers, analyses: bool) -> dict[str, Any]:
     entry |= {
         "headline": headline(curve).to_dict(),
         "curve": _points(curve),
-        "regimes": _regimes(curve.regimes),
+        "regimes": _regimes(curve.regimes, overhead),
         "notes": list(curve.notes),
     }
     return entry | ({"analyses": other_analyses(answers)} if analyses else {})
@@ -90,7 +92,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _regimes(found: Regimes) -> dict[str, Any]:
+def _regimes(found: Regimes, overhead: float) -> dict[str, Any]:
     names = ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size")
     ends: dict[str, Any] = {name: getattr(found, name).to_dict() | {"reason": found.reason(name)} for name in names}
     ends |= {
@@ -98,7 +100,9 @@ def _regimes(found: Regimes) -> dict[str, Any]:
         "notes": list(found.notes),
         "law": None,
     }
-    if found.law is not None:
+    if found.law is not None and (at := found.at_overhead(overhead)) is not None:
+        share = {"overhead": overhead, "reference": found.law.law.measured[0], "sharpness": found.law.law.sharpness}
+        ends["critical_batch_size_at_overhead"] = at.to_dict() | share
         ends["law"] = {
             "fewest_steps": found.law.law.fewest_steps,
             "critical_batch_size": found.law.law.critical_batch_size,

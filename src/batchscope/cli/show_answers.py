@@ -14,6 +14,7 @@ from batchscope.amounts import NOTHING, batch_size, bounds, count, number, perce
 from batchscope.analysis import Headline, Refused, headline
 from batchscope.analysis.headline import LEADING
 from batchscope.analysis.held_out import by_batch_size, in_words
+from batchscope.analysis.regimes import OVERHEAD
 from batchscope.analysis.steps import point_names
 from batchscope.cli.show import cell, print_table, printable
 
@@ -75,7 +76,7 @@ def print_headline(to: Console, found: Headline, *, everything: bool = False) ->
         to.print(Text(f"! {printable(caveat)}"))
 
 
-def print_curve(to: Console, curve: Curve, *, everything: bool = False) -> int:
+def print_curve(to: Console, curve: Curve, *, everything: bool = False, overhead: float = OVERHEAD) -> int:
     """The answer, the table and the regimes; returns how many reservations were left out."""
     found = headline(curve)
     print_headline(to, found, everything=everything)
@@ -88,21 +89,26 @@ def print_curve(to: Console, curve: Curve, *, everything: bool = False) -> int:
             ("maximum useful batch size", regimes.maximum_useful_batch_size),
         ):
             to.print(f"{title:<27}{interval(end)}")
+        if regimes.law is not None and (at := regimes.at_overhead(overhead)) is not None:
+            law = regimes.law.law
+            to.print(f"{f'{overhead:.0%} over linear scaling':<27}{interval(at)}")
+            to.print(f"  of batch size {number(law.measured[0])}, by the law with sharpness {number(law.sharpness)}")
     return 0 if everything else len(found.further)
 
 
-def print_answers(to: Console, answers: Answers, *, folded: str = "") -> None:
+def print_answers(to: Console, answers: Answers, *, folded: str = "", overhead: float = OVERHEAD) -> None:
     """The answer of a goal with its curve; then what the other analyses found, or that they failed.
 
     Args:
         to: Where.
         answers: Of the goal.
         folded: The command that shows all; then only what matters most is shown here, and it is named.
+        overhead: Of the critical batch size that is shown beside that of the two asymptotes.
     """
     if isinstance(refusal := answers.curve_or_refusal, Refused):
         to.print(f"{printable(str(answers.goal))} has no answer: {printable(refusal.reason)}")
         return
-    left_out = print_curve(to, answers.curve, everything=not folded)
+    left_out = print_curve(to, answers.curve, everything=not folded, overhead=overhead)
     if folded:
         reservations = f"{left_out} further reservation{'s' * (left_out != 1)} and " if left_out else ""
         for question, found in answers:

@@ -40,3 +40,9 @@ def in_our_words(goal: Goal, document: Mapping[str, Any]) -> Goal:
     imported = document.get("imported")
     published = isinstance(imported, dict) and imported.get("kind") == "batch-science"
     return replace(goal, metric=metric_name(goal.metric)) if published else goal
+
+
+def is_tuned(document: Mapping[str, Any]) -> bool:
+    """Whether the trials of an imported run train what was tuned before."""
+    imported = document.get("imported")
+    return isinstance(imported, dict) and imported.get("tuned") is True

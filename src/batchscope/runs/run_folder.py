@@ -12,8 +12,9 @@ import polars as pl
 from batchscope import report
 from batchscope.analysis import Answers, Curve, Given, Refused, answered, needed, steps_to_result, summary
 from batchscope.analysis.audit import Space
+from batchscope.analysis.regimes import OVERHEAD
 from batchscope.errors import AnalysisError, StoreError, StudyError
-from batchscope.exchange.imported import in_our_words, selected
+from batchscope.exchange.imported import in_our_words, is_tuned, selected
 from batchscope.runs.planned import left_out, planned, spaces
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
@@ -122,12 +123,15 @@ class Run:
         """The curves of several goals, by default of all of the study's; errors are those of ``steps_to_result``."""
         return [one.curve for one in self.answers(goals, equal_trials=equal_trials)]
 
-    def summary(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> dict[str, Any]:
+    def summary(
+        self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False, overhead: float = OVERHEAD
+    ) -> dict[str, Any]:
         """The document of ``summary.json``: the curve and the regimes of every goal, by default the study's.
 
-        Errors are those of ``steps_to_result``.
+        Errors are those of ``steps_to_result``; ``overhead`` is that of ``Regimes.at_overhead``.
         """
-        found = summary(self.answers(goals, equal_trials=equal_trials), workload=self.workload)
+        asked = self.answers(goals, equal_trials=equal_trials)
+        found = summary(asked, workload=self.workload, overhead=overhead)
         return found | {"not_counted": self.not_counted}
 
     def answers(self, goals: Sequence[str | Goal] = (), *, equal_trials: bool = False) -> list[Answers]:
@@ -290,14 +294,16 @@ class Run:
 
     def _curve(self, equal_trials: bool) -> Callable[[Given], Curve]:
         """How the curve of a goal is drawn."""
-        space = self._space()
+        space, tuned = self._space(), is_tuned(self._document)
         # What is drawn without a damaged segment says so, wherever it is shown.
         lacking = [f"{damage}; this curve may be wrong without them" for damage in self._store.damage]
         lacking += [*self._store.foreign, *left_out(self.not_counted)]
 
         def draw(given: Given) -> Curve:
             tables = given.trials, given.measurements
-            curve = steps_to_result(*tables, given.goal, space=space, equal_trials=equal_trials, found=given.outcomes)
+            curve = steps_to_result(
+                *tables, given.goal, space=space, equal_trials=equal_trials, tuned=tuned, found=given.outcomes
+            )
             return replace(curve, notes=(*lacking, *curve.notes))
 
         return draw

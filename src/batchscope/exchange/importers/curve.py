@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from batchscope.errors import DataError
 from batchscope.exchange.importers.cleaning import LARGEST_STEP, numbers, numbers_or_words, whole_numbers
 from batchscope.exchange.importers.csv import named, read
 from batchscope.exchange.importers.groups import grouped, groups
@@ -21,7 +23,11 @@ def import_curve(
     folder: str | Path,
     *,
     batch_size: str,
-    steps: str,
+    steps: str | None = None,
+    examples: str | None = None,
+    epochs: str | None = None,
+    train_size: int | None = None,
+    tuned: bool = False,
     trial: str | None = None,
     hyperparameters: dict[str, str] | None = None,
     group: str | None = None,
@@ -38,24 +44,40 @@ def import_curve(
         path: The file.
         folder: The run to make; with ``group``, the folder of the runs.
         batch_size: The column of the batch size, in whatever an example is; it is recorded, never converted.
-        steps: The column of the steps to the target.
+        steps: The column of the steps to the target; or one of the two that follow.
+        examples: That of the examples to it; an update that is not full counts as one.
+        epochs: That of the epochs to it, of ``train_size`` examples each.
+        train_size: Examples of an epoch.
+        tuned: Whether each row trains what was tuned at its batch size before, as in published tables. Rows of one
+            batch size are then its trainings anew, else points of a search, whose fastest is lucky.
         trial: The column that tells trials of one batch size apart; without it every row is a trial.
         hyperparameters: Our name of a hyperparameter to its column.
         group: The column whose values are runs of their own.
         separator: Between the fields.
     """
     path, folder = Path(path), Path(folder)
-    columns = {"batch_size": batch_size, "steps": steps}
+    given = {name: column for name, column in (("steps", steps), ("examples", examples), ("epochs", epochs)) if column}
+    if len(given) != 1 or ("epochs" in given) != (train_size is not None):
+        raise DataError("a curve needs --steps COL, or --examples COL, or --epochs COL with --train-size N")
+    ((unit, column),) = given.items()
+    columns = {"batch_size": batch_size, "steps": column}
     columns |= {HYPERPARAMETER + name: column for name, column in (hyperparameters or {}).items()}
     columns |= {name: column for name, column in {"trial": trial, "group": group}.items() if column is not None}
     total = Problems()
     parts = groups(read(path, columns, separator), total)
-    return grouped(parts, total, _tables, path, folder, {"kind": "curve", "columns": columns}, [GOAL])
+    imported = {"kind": "curve", "columns": columns, "tuned": tuned}
+    imported |= {"unit": unit} | ({"train_size": train_size} if train_size else {})
+    each = {"steps": None, "examples": 1, "epochs": train_size}[unit]
+    tables = partial(_tables, examples_of_one=each)
+    return grouped(parts, total, tables, path, folder, imported, [GOAL])
 
 
-def _tables(rows: pl.DataFrame, problems: Problems) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _tables(rows: pl.DataFrame, problems: Problems, examples_of_one: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The two tables; what is in ``steps`` is a number of steps, or each of it is so many examples."""
     rows = whole_numbers(rows, "batch_size", "batch size", 1, problems)
     rows = numbers(rows, "steps", "the steps", problems)
+    if examples_of_one is not None:
+        rows = rows.with_columns((pl.col("steps") * examples_of_one / pl.col("batch_size")).ceil())
     unfit = pl.col("steps").is_not_null() & ~pl.col("steps").is_between(1, LARGEST_STEP)
     problems.add_rows(
         "rows whose steps are no number of at least 1, left out", rows.filter(unfit), "batch_size", "steps"
