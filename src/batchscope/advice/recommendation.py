@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -24,6 +25,7 @@ from batchscope.advice.verdicts import (
 from batchscope.amounts import bounds, count, counted, duration, number, parse_seconds
 from batchscope.analysis.headline import Headline, headline, knee, useful
 from batchscope.analysis.points import points
+from batchscope.analysis.printing import as_html, as_text, to_pandas
 from batchscope.analysis.steps import Curve
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
@@ -90,6 +92,28 @@ class Recommendation:
     def __len__(self) -> int:
         """How many options the Pareto front has."""
         return len(self.pareto_front)
+
+    def to_pandas(self) -> Any:
+        """The options as a ``pandas.DataFrame``; an ``AnalysisError`` where pandas is not installed."""
+        return to_pandas(self.options)
+
+    def __repr__(self) -> str:
+        """What a person reads: the answer, why it can be believed, and the choices."""
+        answer = [self.headline.goal, self.headline.sentence, self.headline.trust, *self.headline.caveats]
+        return "\n".join([*filter(None, answer), as_text(*self._shown)])
+
+    def _repr_html_(self) -> str:
+        told = [self.headline.sentence, self.headline.trust, *self.headline.caveats]
+        return as_html(self.headline.goal, [text for text in told if text], *self._shown)
+
+    @property
+    def _shown(self) -> tuple[list[str], list[list[str]]]:
+        """Heads and rows of the choices."""
+        rows = []
+        for name in ("recommended", "fastest", "balanced", "cheapest"):
+            option: Option = getattr(self, name)
+            rows.append([name, option.place, self.shown_time(option.time.value), number(option.cost.value)])
+        return ["choice", "where", "time", self.cost_unit], rows
 
     @property
     def time_unit(self) -> str:

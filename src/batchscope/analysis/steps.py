@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from batchscope.amounts import number
+from batchscope.amounts import NOTHING, batch_size, bounds, count, number, percent
 from batchscope.analysis import tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central
 from batchscope.analysis.held_out import on_test
 from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
+from batchscope.analysis.printing import as_html, as_text, to_pandas
 from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
 from batchscope.analysis.searched import dimensions, searched
@@ -24,6 +25,7 @@ from batchscope.analysis.tuned_optimum import Optimum, tuned_optimum
 from batchscope.analysis.tuned_rows import tuned_rows
 from batchscope.analysis.tuned_steps import TunedSteps, promised
 from batchscope.analysis.two_optima import two_optima
+from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
 from batchscope.spec.study import EDGE
@@ -124,6 +126,51 @@ class Curve:
     def quantity(self) -> Literal["tuned", "steps"]:
         """The column that the regimes are drawn from, and that is to be shown."""
         return "tuned" if self.confirmed else "steps"
+
+    def to_pandas(self) -> Any:
+        """The table as a ``pandas.DataFrame``; an ``AnalysisError`` where pandas is not installed."""
+        return to_pandas(self.table)
+
+    def __repr__(self) -> str:
+        """What a person reads: the goal, steps and setting of every batch size, and the ends of the regimes."""
+        return "\n".join([self._title, as_text(*self._shown), self._ends])
+
+    def _repr_html_(self) -> str:
+        return as_html(self._title, [self._ends], *self._shown)
+
+    @property
+    def _title(self) -> str:
+        what = "of a fresh training" if self.confirmed else "at least: the fewest of a search"
+        return f"Steps to {self.goal}, {what}"
+
+    @property
+    def _ends(self) -> str:
+        found = []
+        for name in ("perfect_scaling_until", "critical_batch_size", "maximum_useful_batch_size"):
+            end: Interval = getattr(self.regimes, name)
+            sides = bounds(end.low, end.high, batch_size)
+            told = sides if end.value is None else f"{batch_size(end.value)} ({sides})"
+            found.append(f"{name.replace('_', ' ')} {'not determined' if told == NOTHING else told}")
+        return "; ".join(found)
+
+    @property
+    def _shown(self) -> tuple[list[str], list[list[str]]]:
+        """Heads and rows of what matters."""
+        names = point_names(self.table)
+        low, high = ("tuned_low", "tuned_high") if self.confirmed else ("low", "high")
+        heads = [
+            "batch size",
+            "steps",
+            f"{percent(self.level, 3)} interval",
+            *(name.replace("_", " ") for name in names),
+        ]
+        rows = []
+        for row in self.table.iter_rows(named=True):
+            setting = [value if isinstance(value := row[name], str) else number(value) for name in names]
+            rows.append(
+                [number(row["batch_size"]), count(row[self.quantity]), bounds(row[low], row[high], count), *setting]
+            )
+        return heads, rows
 
 
 def steps_to_result(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from batchscope.lazy import exports
 
 if TYPE_CHECKING:
+    from batchscope.report import charts as charts
     from batchscope.report import comparison as comparison
     from batchscope.report import page as page
     from batchscope.report import picture as picture
@@ -21,7 +22,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
     __all__, __getattr__ = exports(
         __name__,
         {
-            "": ("comparison", "page", "picture", "recommendation", "sections"),
+            "": ("charts", "comparison", "page", "picture", "recommendation", "sections"),
             "markup": ("Cell", "Chart", "Section", "Table"),
             "page": ("render",),
         },

@@ -24,6 +24,7 @@ from batchscope.store.states import weights_name
 from batchscope.store.store import Store, find_runs
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
     from torch import Tensor
 
     from batchscope.advice.options import Option
@@ -271,6 +272,10 @@ class Run:
             return report.recommendation.recommendation_section(given or of_study(curve, self.study))
         except Exception as error:  # what is advised must not cost the page what was measured
             return report.recommendation.refused_section(Refused(error).reason)
+
+    def figure(self, goal: str | Goal | None = None) -> Figure:
+        """The curve of a goal, by default of the study's first one, as a Plotly figure, which a notebook draws."""
+        return report.charts.steps_to_result(self.steps_to_result(goal))
 
     def picture(self) -> str:
         """The curves of the study's goals as a still SVG, for a README or a paper; errors are those of ``curves``."""

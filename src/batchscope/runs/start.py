@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchscope import workloads
 from batchscope.amounts import parse_size
+from batchscope.runs.bar import bar
 from batchscope.runs.finished import finished_run
 from batchscope.runs.run_folder import Run
 from batchscope.spec.study import Study
@@ -25,7 +27,7 @@ def run(
     workers: int | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] | None = None,
     replay_choices: str | Path | None = None,
     max_memory: int | str | None = None,
 ) -> Run:
@@ -40,7 +42,8 @@ def run(
             groups of trials to run at once, and one on a GPU. Fewer if they do not fit into the memory.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` takes a GPU if there is one.
         data_dir: Where data sets lie; None for ``BATCHSCOPE_DATA`` or the user's cache directory.
-        on_progress: Called when units of work are done, at most ten times a second.
+        on_progress: Called when units of work are done, at most ten times a second; by default a bar on a terminal and
+            in a notebook.
         replay_choices: The folder of another run, whose programs, pack sizes and threads are taken instead of measured:
             the same study gives the same bits.
         max_memory: What to plan for, in bytes or as ``"8GiB"``: workers and packs are chosen so that all processes
@@ -55,7 +58,8 @@ def run(
         return done
     from batchscope.runs.driver import Driver  # here, because a run that is finished needs no torch
 
-    with workloads.explained(study.workload):
+    shown = bar(str(folder)) if on_progress is None else nullcontext(on_progress)
+    with workloads.explained(study.workload), shown as report:
         driver = Driver(
             study,
             folder,
@@ -63,7 +67,7 @@ def run(
             workers=workers,
             device=device,
             data_dir=None if data_dir is None else Path(data_dir),
-            on_progress=on_progress,
+            on_progress=report,
             replay_choices=None if replay_choices is None else Path(replay_choices),
             max_memory=None if max_memory is None else parse_size(max_memory),
         )
