@@ -17,7 +17,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def points(text: str) -> list[tuple[float, float]]:
     root = ElementTree.fromstring(text)
-    return [(float(circle.attrib["cx"]), float(circle.attrib["cy"])) for circle in root.iter(f"{SVG}circle")]
+    return [
+        (float(circle.attrib["cx"]), float(circle.attrib["cy"]))
+        for circle in root.iter(f"{SVG}circle")
+        if "class" not in circle.attrib
+    ]
 
 
 def test_points_lie_at_the_logarithms() -> None:
@@ -38,7 +42,7 @@ def test_perfect_scaling_goes_through_the_cheapest_point() -> None:
 
 def test_points_that_are_not_validated_are_hollow() -> None:
     root = ElementTree.fromstring(picture.steps_to_result([curve()]))
-    fills = [circle.attrib["fill"] for circle in root.iter(f"{SVG}circle")]
+    fills = [circle.attrib["fill"] for circle in root.iter(f"{SVG}circle") if "class" not in circle.attrib]
     assert fills == ["var(--series-1)", "var(--paper)"]
 
 
@@ -48,6 +52,22 @@ def test_regimes_are_shaded_between_their_ends() -> None:
     assert [shade.attrib["fill"] for shade in shades] == ["var(--perfect)", "var(--diminishing)", "var(--maximal)"]
     widths = [float(shade.attrib["width"]) for shade in shades]
     assert widths[0] / widths[1] == pytest.approx(math.log(3 / 2) / math.log(6 / 3), rel=0.01)
+
+
+@pytest.mark.parametrize("width", [400.0, 100.0, 75.0, 30.0])
+def test_the_name_of_a_regime_is_whole_however_narrow_it_is(width: float) -> None:
+    for regime in ("perfect scaling", "diminishing returns", "beyond the maximum useful"):
+        parts = picture._label(regime, 100.0, 100.0 + width)
+        words = [ElementTree.fromstring(part).text or "" for part in parts]
+        assert " ".join(words) == regime
+        upright = "rotate" in parts[0]
+        assert upright or max(map(len, words)) * 6 < width
+
+
+def test_hollow_points_are_explained() -> None:
+    assert "not validated" in picture.steps_to_result([curve()])
+    sound = table().with_columns(validated=pl.lit(True))
+    assert "not validated" not in picture.steps_to_result([curve(table=sound)])
 
 
 def test_picture_has_both_colour_schemes_and_loads_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib import import_module
 from typing import Any
 
 import polars as pl
@@ -35,7 +36,7 @@ def to_pandas(table: pl.DataFrame) -> Any:
         AnalysisError: If pandas is not installed.
     """
     try:
-        import pandas  # type: ignore[import-untyped, unused-ignore]
+        pandas = import_module("pandas")
     except ImportError:
         raise AnalysisError("to_pandas needs pandas, which is not installed: pip install pandas") from None
     columns: Mapping[str, list[Any]] = table.to_dict(as_series=False)

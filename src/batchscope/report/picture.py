@@ -56,7 +56,8 @@ def steps_to_result(curves: Sequence[Curve], *, title: str = "") -> str:
         parts += _curve(table, index, x, y)
     if len(curves) > 1 and not figures.regimes(curves[0]).is_empty():
         parts.append(_text(WIDTH - RIGHT, 32, f"shaded: regimes of {curves[0].goal}", "end", "faint"))
-    return _document(title, parts + _legend(curves))
+    hollow = any((table.drop_nulls("shown")["validated"] == False).any() for table in tables)  # noqa: E712
+    return _document(title, parts + _legend(curves, hollow))
 
 
 def _scale(low: float, high: float, start: float, end: float, room: float) -> Place:
@@ -125,16 +126,20 @@ def _regimes(curve: Curve, x: Place) -> list[str]:
             f'<rect x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{HEIGHT - TOP - BOTTOM}" '
             f'fill="var(--{colours.get(regime, "maximal")})"/>'
         )
-        whole = right - left > 7 * len(regime)
-        for row, words in enumerate([regime] if whole else _halves(regime)):
-            if right - left > 6.4 * len(words):
-                parts.append(_text((left + right) / 2, TOP + 18 + 15 * row, words, "middle", "faint"))
+        parts += _label(regime, left, right)
     return parts
 
 
-def _halves(text: str) -> list[str]:
-    first, last = text.rsplit(" ", 1)
-    return [first, last]
+def _label(regime: str, left: float, right: float) -> list[str]:
+    """The whole name of a regime: in one line, in a line for each word, or upright where it is narrower than a word."""
+    middle, width = (left + right) / 2, right - left
+    words = regime.split()
+    if width > 7 * len(regime):
+        return [_text(middle, TOP + 18, regime, "middle", "faint")]
+    if width > 6.2 * max(map(len, words)):
+        return [_text(middle, TOP + 18 + 15 * row, word, "middle", "faint") for row, word in enumerate(words)]
+    turned = f' transform="rotate(-90 {middle + 4:.1f} {TOP + 10})"'
+    return [_text(middle + 4, TOP + 10, regime, "end", "faint", turned)] if width > 8 else []
 
 
 def _grid(sizes: Sequence[int], counts: Sequence[float], x: Place, y: Place) -> list[str]:
@@ -157,7 +162,7 @@ def _grid(sizes: Sequence[int], counts: Sequence[float], x: Place, y: Place) -> 
     return [*parts, _text(18, middle, "steps to the goal", "middle", "", turned)]
 
 
-def _legend(curves: Sequence[Curve]) -> list[str]:
+def _legend(curves: Sequence[Curve], hollow: bool) -> list[str]:
     entries = [
         (str(curve.goal), f"var(--series-{index % len(LIGHT.series) + 1})", _DASHES[index % len(_DASHES)])
         for index, curve in enumerate(curves)
@@ -170,4 +175,9 @@ def _legend(curves: Sequence[Curve]) -> list[str]:
             f'<line x1="{right - 34}" x2="{right}" y1="{top - 4}" y2="{top - 4}" stroke="{colour}" stroke-width="2" '
             f'stroke-dasharray="{dash}"/>' + _text(right - 42, top, label, "end")
         )
+    if hollow:
+        top, right = TOP + 58 + 22 * (len(entries) + 1), WIDTH - RIGHT - 14
+        style = 'r="4.5" fill="var(--paper)" stroke="var(--ink)" stroke-width="2"'
+        parts.append(f'<circle class="key" cx="{right - 17}" cy="{top - 4}" {style}/>')
+        parts.append(_text(right - 42, top, "not validated", "end"))
     return parts
