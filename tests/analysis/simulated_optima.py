@@ -82,14 +82,16 @@ def study(
     return steps_to_result(trials, evaluations, GOAL)
 
 
-def quick(kind: Study, noise: float, generator: np.random.Generator, confirm: Confirm | None) -> list[Searched]:
-    """The same study without its tables: what ``tuned_optimum`` is given."""
+def quick(
+    kind: Study, noise: float, generator: np.random.Generator, confirm: Confirm | None, margin: float = NEAR
+) -> list[Searched]:
+    """The same study, raced with a margin of ``NEAR`` at most, without its tables: what ``tuned_optimum`` is given."""
     found, scatter, freedom, gap = [], 0.0, 0, float(np.log(1.05))
     for place, (size, base) in enumerate(zip(BATCH_SIZES.astype(int), LAW, strict=True)):
         points = generator.random((kind.trials, kind.dimensions))
         height = np.log(base) + np.minimum(kind.surface(points, place / (len(BATCH_SIZES) - 1)), 5.0)
         steps = np.log(seen(height + noise * generator.standard_normal(kind.trials)))
-        horizon = steps.min() + np.log(NEAR)
+        horizon = steps.min() + np.log(margin)
         near = np.argsort(steps)[: (steps <= horizon).sum()]
         trainings = [steps[[index]] for index in near]
         for rank, index in enumerate(near[: confirm.candidates] if confirm else ()):
@@ -111,13 +113,13 @@ class Held:
     widths: tuple[float, float]
 
 
-def held(kind: Study, noise: float, studies: int, confirm: Confirm | None = None) -> Held:
+def held(kind: Study, noise: float, studies: int, confirm: Confirm | None = None, margin: float = NEAR) -> Held:
     """Over so many studies of a kind."""
     number = [other.name for other in SURFACES].index(kind.name)
     generator = np.random.default_rng([number, kind.trials, round(1e3 * noise)])
     inside, widths = [], []
     for _ in range(studies):
-        samples = tuned_optimum(quick(kind, noise, generator, confirm), kind.dimensions).log_steps
+        samples = tuned_optimum(quick(kind, noise, generator, confirm, margin), kind.dimensions).log_steps
         low, high = np.exp(np.quantile(samples, [0.05, 0.95], axis=0))
         drawn = regimes(np.asarray(BATCH_SIZES), np.exp(np.median(samples, axis=0)), samples)
         ends = [(getattr(drawn, name), getattr(TRUTH, name)) for name in REGIMES]
@@ -153,6 +155,10 @@ def main(studies: int) -> None:
     for kind in (SURFACES[1], SURFACES[3], SURFACES[5]):
         for noise in (0.05, 0.2):
             show(f"{kind.name}, unconfirmed", noise, 32, held(replace(kind, trials=32), noise, studies))
+    for kind in (SURFACES[1], SURFACES[3], SURFACES[5]):
+        for margin in (1.0, 1.1, 1.25, 1.5):
+            found = held(replace(kind, trials=32), 0.15, studies, Confirm(), margin)
+            show(f"{kind.name}, margin {margin:g}", 0.15, 32, found)
 
 
 def show(name: str, noise: float, trials: int, found: Held) -> None:

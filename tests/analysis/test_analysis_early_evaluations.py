@@ -57,6 +57,13 @@ def test_a_evaluation_that_ended_after_the_goal_was_reached_hides_nothing() -> N
     assert outcomes(*winner, goal(0.45)).table["goal_step"].to_list() == [20]
 
 
+def test_steps_say_that_they_are_exact_but_for_evaluations_that_ended_early() -> None:
+    early = steps_to_result(TRIALS, EVALUATIONS, goal(0.5)).notes
+    assert any("overlooked less than once in 1,000" in note for note in early)
+    full = steps_to_result(TRIALS, PLAIN.with_columns(pl.col("validation/error").fill_null(0.9)), goal(0.5)).notes
+    assert not any("overlooked" in note for note in full)
+
+
 def test_a_goal_on_the_training_loss_is_always_answered() -> None:
     assert outcomes(TRIALS, EVALUATIONS, goal(1.5, metric="train/loss")).table["goal_step"].to_list() == [10, 10]
 
@@ -83,5 +90,5 @@ def test_analyses_that_need_every_evaluation_say_so() -> None:
 def test_what_is_known_of_early_evaluations_is_no_metric() -> None:
     with pytest.raises(AnalysisError) as refused:
         require_metric(EVALUATIONS.lazy(), "validation/accuracy")
-    assert str(refused.value).endswith("it measured validation/error, validation/loss, train/loss")
+    assert str(refused.value).endswith("t measured validation/error, validation/loss, train/loss")
     assert not is_metric("step") and not is_metric(EXAMPLES)

@@ -16,7 +16,16 @@ from batchscope.amounts import NOTHING, batch_size, bounds, count, number, perce
 from batchscope.analysis import tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central
 from batchscope.analysis.held_out import on_test
-from batchscope.analysis.outcomes import PREFIX, Array, Outcomes, Table, crossings, hyperparameters, outcomes
+from batchscope.analysis.outcomes import (
+    PREFIX,
+    Array,
+    Outcomes,
+    Table,
+    crossings,
+    ended_early,
+    hyperparameters,
+    outcomes,
+)
 from batchscope.analysis.printing import as_html, as_text, to_pandas
 from batchscope.analysis.reach import nearest
 from batchscope.analysis.regimes import TOLERANCE, Regimes, regimes
@@ -63,6 +72,10 @@ RUNNERS_UP = 5
 _MOST_TRIALS = 4096
 _COARSE = 1.15  # times the steps of the optimum: what was found takes so many that it is worth saying
 _UNKNOWN = 2  # hyperparameters, of trials whose settings are not known
+_OVERLOOKED = (
+    "exact but for evaluations that ended early: one that was just beyond the goal is overlooked less than once in "
+    "1,000 times, and the next one sees it"
+)
 _MOST_RUNGS = 8  # of those at which trials were pruned, in a sentence
 
 
@@ -247,6 +260,8 @@ def steps_to_result(
     boundaries = regimes(sizes, steps, curves, tolerance=tolerance, level=level)
     approximate = _approximate(found.table)
     notes = (*_notes(found, table, confirmed, approximate), *_of_optima(table, quantity, groups, names))
+    if ended_early(measurements, goal.metric):
+        notes = (*notes, _OVERLOOKED)
     if tuned:
         notes = (*notes, "steps were tuned before they came here: how far they lie from their law is their error")
     if missed := table.filter(pl.col("steps").is_null()).get_column("batch_size").to_list():
@@ -438,5 +453,5 @@ def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool, approximate: s
     if confirmed and (sizes := at(pl.col("steps").is_not_null() & pl.col("tuned").is_null())):
         notes.append(f"trained again, half missed the goal at batch size {sizes}: the regimes are those of the others")
     if not confirmed and table.get_column("tuned_seeds").sum():
-        notes.append("not every point was trained again: the regimes are drawn from the winners, who are lucky")
+        notes.append("not every point was trained again: steps are those of the winners, who are lucky")
     return tuple(notes)
