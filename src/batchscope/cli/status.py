@@ -15,11 +15,10 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
     if as_json:
         print_json(document)
         return
-    driver = document["driver"] or "nobody is running it"
+    driver = document["driver"] or f"{document['state']}, nobody is running it"
     say(f"{result.workload} in {run}: {driver}")
-    waiting = {} if document["driver"] else {"running": "unfinished"}  # where nobody runs it, nothing is running
     for size in document["batch_sizes"]:
-        counts = ", ".join(f"{count} {waiting.get(name, name)}" for name, count in size["trials"].items())
+        counts = ", ".join(f"{number(count)} {name}" for name, count in size["trials"].items())
         best = ", ".join(f"{goal}: {number(steps)}" for goal, steps in size["best"].items())
         say(f"  batch size {size['batch_size']}: {counts or 'not begun'}; steps to {best}")
     print_warnings(result)

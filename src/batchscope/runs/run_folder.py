@@ -179,8 +179,12 @@ class Run:
         return f"model.load_state_dict(bs.open_run({str(self.folder)!r}).weights({self.study.batch_sizes[-1]}))"
 
     def status(self) -> dict[str, Any]:
-        """How far the run is: who drives it, and for every batch size the trials by status and the best steps."""
+        """How far the run is: who drives it, and for every batch size the trials by status and the best steps.
+
+        Its ``state`` is ``running``, ``finished``, ``unfinished`` (stopped, killed or not begun) or ``imported``.
+        """
         trials, measurements = self._tables()
+        driver = self.driver
         columns = measurements.collect_schema().names()
         best: dict[str, dict[int, int]] = {}
         for goal in self.goals:
@@ -188,14 +192,18 @@ class Run:
             beyond = value < goal.threshold if goal.side == "<" else value > goal.threshold
             found = measurements.filter(beyond) if goal.metric in columns else measurements.clear()
             best[str(goal)] = dict(found.group_by("batch_size").agg(pl.col("step").min()).collect().iter_rows())
+        waiting = {} if driver else {"running": "unfinished"}  # where nobody drives it, nothing is running
         counts = {
-            size: dict(group["status"].value_counts(sort=True).iter_rows())
+            size: {waiting.get(name, name): n for name, n in group["status"].value_counts(sort=True).iter_rows()}
             for (size,), group in trials.partition_by("batch_size", as_dict=True).items()
         }
         sizes = sorted({*counts, *(self.study.batch_sizes if self.study else ())})
         return {
             "workload": self.workload,
-            "driver": self.driver,
+            "state": "running"
+            if driver
+            else self._state(any("unfinished" in statuses for statuses in counts.values())),
+            "driver": driver,
             "not_counted": self.not_counted,
             "batch_sizes": [
                 {
@@ -206,6 +214,14 @@ class Run:
                 for size in sizes
             ],
         }
+
+    def _state(self, lacking: bool) -> str:
+        """Of a run that nobody drives; the driver's note is true while there is as much as there was then."""
+        if self.study is None:
+            return "imported"
+        noted = self.provenance.get("finished")
+        done = isinstance(noted, dict) and noted.get("trials") == len(self._store.trials()) and not lacking
+        return "finished" if done else "unfinished"
 
     def snippet(self, option: Option, kind: str = "yaml", *, goal: str | Goal | None = None) -> str:
         """An option of a recommendation, ready to use: a study file with that one point, or a PyTorch loop.
