@@ -38,6 +38,14 @@ FILES: dict[str, str | bytes] = {
     "exits.py": "import sys\nsys.exit(3)\n",
     "needs.py": "def make(x, y): pass\n",
     "deep.py": "def make(): return make()\n",
+    "wide.py": """import torch, batchscope as bs
+def model():
+    return torch.nn.Linear(8, 10**9)
+def make():
+    data = torch.zeros(64, 8), torch.zeros(64, dtype=torch.long)
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    return bs.Workload(model=model, loss=loss, train=data, validation=data)
+""",
     "nulls.py": b"\x00\x01",
     "deep.json": "[" * 100_000,
     "open.json": "[1",
@@ -127,12 +135,27 @@ CHANGES = [
     ("workload=deep.py:make", "deep.py, line 1: RecursionError"),
     ("workload=nulls.py:make", "nulls.py: source code string cannot contain null bytes"),
     ("workload=no such.py:make", "batchscope init 'no such.py'"),
+    ("workload=wide.py:make", "line 3: return torch.nn.Linear(8, 10**9)"),
+    ("workload=digits/mlp-500000000", "fails: MemoryError: a tensor of 119 GiB where"),
+    ("workload=noisy_quadratic/1000000000", "at most 1000000 dimensions, got 1000000000; write fewer"),
     ("nonsense", "an override is KEY=VALUE, for example search.trials=8, got 'nonsense'"),
     ("workload.a=3", "leads into workload, which is the value 'noisy_quadratic/8' and has no keys"),
 ]
 ROWS: list[tuple[list[str], int, str]] = [
     *((with_option(["run", name], "--dry-run"), MISUSE, words) for name, words in STUDY_FILES),
     *(([*TO_RUN, change], MISUSE, words) for change, words in CHANGES),
+    *(
+        (["run", "study.yaml", "--dry-run", change], MISUSE, words)
+        for change, words in [
+            ("workload=wide.py:make", "wide.py, line 3"),
+            ("batch_sizes={from: 1, to: 16777216, factor: 1.01}", "at most 1,000 batch sizes, got 1,308"),
+        ]
+    ),
+    (
+        [*TO_RUN, "workload=noisy_quadratic/1000000", "batch_sizes=[16777216]"],
+        MISUSE,
+        "TiB at batch size 16777216, and the limit is",
+    ),
     # run: options and folders
     (with_option(TO_RUN, "--workers", "-1"), MISUSE, "Invalid value for '--workers'"),
     (with_option(TO_RUN, "--max-memory", "2 parsecs"), MISUSE, "write 8GiB, say"),

@@ -108,6 +108,9 @@ def invoke(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         print("\nbatchscope: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except MemoryError:
+        _say("batchscope: memory ran out; what was committed is safe: close other programs, or make the study smaller")
+        return FAILED
     except Exception:
         return _fault()
     return status if isinstance(status, int) else DONE

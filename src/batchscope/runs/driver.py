@@ -37,7 +37,7 @@ from batchscope.runs.changed import refusal
 from batchscope.runs.demand import demand
 from batchscope.runs.finished import note
 from batchscope.runs.planned import searches
-from batchscope.runs.preflight import check_extension, check_goals, grids_of, timelines_of
+from batchscope.runs.preflight import check_extension, check_goals, check_size, grids_of, timelines_of
 from batchscope.runs.program_choices import Recorded, check_pins, failed, joined, pinned, replayed, written
 from batchscope.runs.progress import BatchSizeProgress, Progress
 from batchscope.runs.rows import Computed, Record, measurement_rows, outcomes, trial_row
@@ -86,6 +86,7 @@ class Driver:
         device = resolve_device(device)
         known = (workload or workloads.load(study.workload, data_dir)).measuring(study.metrics)
         check_goals(study, known)
+        check_size(known)
         self._timelines = timelines_of(study, known)
         self._grids = grids_of(study, self._timelines)
         self._context, self._identity = study.context(known.fingerprint()), known.identity()

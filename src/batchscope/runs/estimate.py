@@ -29,7 +29,7 @@ from batchscope.machine.devices import resolve_device
 from batchscope.plan.rungs import Grid
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.demand import demand
-from batchscope.runs.preflight import check_goals, grids_of, timelines_of
+from batchscope.runs.preflight import check_goals, check_size, grids_of, timelines_of
 from batchscope.runs.program_choices import check_pins, replayed
 from batchscope.runs.workers_and_packs import lay_out
 from batchscope.spec.study import Study
@@ -124,6 +124,7 @@ def estimate(
     device = resolve_device(device)
     known = (workload or workloads.load(study.workload, data_dir)).measuring(study.metrics)
     check_goals(study, known)
+    check_size(known)
     timelines = timelines_of(study, known)
     choices: Mapping[int, ProgramChoice] = {}
     recorded_threads = None

@@ -11,7 +11,9 @@ import torch
 
 from batchscope.analysis.outcomes import ended_early, undecided
 from batchscope.engine.choice import ONE_BY_ONE
+from batchscope.engine.randomness import keeping_generators
 from batchscope.errors import StudyError
+from batchscope.machine.allocation import Bounded
 from batchscope.plan.rungs import Grid
 from batchscope.plan.timeline import Timeline
 from batchscope.spec.goal import is_metric
@@ -36,6 +38,16 @@ def grids_of(study: Study, timelines: Mapping[int, Timeline]) -> dict[int, Grid]
     """Evaluations and rungs at every batch size."""
     ratio, first = study.evaluation.ratio, study.evaluation.first
     return {size: Grid(ratio, first, timeline.last) for size, timeline in timelines.items()}
+
+
+def check_size(workload: Workload) -> None:
+    """Build the model once, where no tensor may be larger than memory can hold beside its gradient.
+
+    Errors:
+        MemoryError: From the line of the model that asks for too much.
+    """
+    with keeping_generators(torch.device("cpu")), Bounded():
+        workload.model()
 
 
 def check_goals(study: Study, workload: Workload) -> None:

@@ -26,9 +26,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from batchscope.errors import WorkloadError
 from batchscope.spec.workload import Stream, Workload
 
 Array = NDArray[np.float64]
+MOST_DIMENSIONS = 10**6
 Optimizer = Literal["sgd", "momentum", "nesterov"]
 
 
@@ -45,7 +47,13 @@ class NoisyQuadratic(nn.Module):
 
 
 def noisy_quadratic(dimension: int) -> Workload:
-    """The workload in ``dimension`` dimensions; ``validation/loss`` is the exact excess loss."""
+    """The workload in ``dimension`` dimensions; ``validation/loss`` is the exact excess loss.
+
+    Raises:
+        WorkloadError: If there are too many dimensions.
+    """
+    if dimension > MOST_DIMENSIONS:
+        raise WorkloadError(f"a noisy quadratic has at most {MOST_DIMENSIONS} dimensions, got {dimension}; write fewer")
 
     def loss(distances: Tensor, _: Tensor) -> Tensor:
         index = torch.arange(1, dimension + 1, dtype=distances.dtype, device=distances.device)

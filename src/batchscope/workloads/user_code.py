@@ -36,6 +36,7 @@ _OF_THEIR_VALUES = {
     "does not require grad": "the loss must come from the model's outputs by operations that have a gradient",
     "could not infer output dtype": "the loss must give floating-point values",
     "allocate memory": "the model, or a batch in it, is larger than the memory: make layers or batch sizes smaller",
+    "are free": "the model is larger than the memory: make its layers smaller",
     "Storage size": "the model is larger than any memory: make its layers smaller",
     "Overflow": "the model is larger than any memory: make its layers smaller",
 }
