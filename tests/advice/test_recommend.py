@@ -25,12 +25,14 @@ from advice.exact_recommendations import (
     steps,
 )
 from analysis.simulated_studies import BATCH_SIZES, GOAL, SURFACES, expected_minimum, tables
+from batchscope.advice.across import across
 from batchscope.advice.document import document
 from batchscope.advice.recommendation import Recommendation, recommend
 from batchscope.advice.step_time import Link
 from batchscope.advice.strong_scaling import sentence
 from batchscope.analysis import Interval, steps_to_result
 from batchscope.errors import AnalysisError
+from batchscope.spec.goal import Goal
 
 
 def test_on_one_device_the_best_batch_size_is_that_of_the_closed_form() -> None:
@@ -369,3 +371,12 @@ def test_intervals_of_the_time_hold_the_truth_nine_times_in_ten_over_many_studie
 def test_the_exact_curve_has_the_law_that_it_was_made_from() -> None:
     fitted = curve().regimes.law
     assert fitted is not None and fitted.law.critical_batch_size == pytest.approx(CRITICAL, rel=0.05)
+
+
+def test_a_run_that_was_not_trained_again_is_said_to_be_favoured() -> None:
+    searched, trained = recommend(curve()), recommend(curve())
+    trained = replace(trained, recommended=replace(trained.recommended, lower_bound=False))
+    assert "which favours it: searched." in across({"searched": searched, "trained": trained}).trust
+    assert "favours" not in across({"searched": searched, "other": searched}).trust
+    with pytest.raises(AnalysisError, match="different goals"):
+        across({"one": searched, "two": replace(searched, goal=Goal("validation/error", "<", 0.1))})

@@ -53,6 +53,9 @@ def across(found: Mapping[str, Recommendation]) -> Across:
     run = min(found, key=lambda name: _merit(found[name]))
     best = found[run].recommended
     others = [_behind(name, one, best) for name, one in found.items() if name != run]
+    lucky = [name for name, one in found.items() if one.recommended.lower_bound]
+    if lucky and len(lucky) < len(found):
+        others.append(f"Not trained again, so that its steps are a lower bound, which favours it: {', '.join(lucky)}.")
     answer = found[run].headline
     return Across(run, found, f"Take {run}. {answer.sentence}", " ".join([*others, answer.trust]))
 
