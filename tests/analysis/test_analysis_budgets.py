@@ -51,5 +51,5 @@ def test_a_trial_that_was_stopped_early_ends_what_is_known() -> None:
     assert found.get_column("value").to_list() == [0.5, None]
     with pytest.raises(AnalysisError, match=r"\[40\] steps.*policy: full"):
         best_under_budgets(*raced, ERROR, [40])
-    with pytest.raises(AnalysisError, match="it measured validation/error"):
+    with pytest.raises(AnalysisError, match="It measured validation/error"):
         best_under_budgets(*raced, "test/error")

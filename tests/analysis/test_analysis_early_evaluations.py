@@ -90,5 +90,5 @@ def test_analyses_that_need_every_evaluation_say_so() -> None:
 def test_what_is_known_of_early_evaluations_is_no_metric() -> None:
     with pytest.raises(AnalysisError) as refused:
         require_metric(EVALUATIONS.lazy(), "validation/accuracy")
-    assert str(refused.value).endswith("t measured validation/error, validation/loss, train/loss")
+    assert str(refused.value).endswith("It measured validation/error, validation/loss, train/loss")
     assert not is_metric("step") and not is_metric(EXAMPLES)

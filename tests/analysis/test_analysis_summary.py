@@ -85,7 +85,7 @@ def test_what_is_held_in_memory_changes_no_answer(monkeypatch: pytest.MonkeyPatc
     critical = alone.regimes.critical_batch_size.to_dict() | {"reason": None}
     assert document["goals"][0]["regimes"]["critical_batch_size"] == critical
     assert document["goals"][0]["analyses"] == other_analyses(answers(trials, measurements, GOAL))
-    with pytest.raises(AnalysisError, match="it measured validation/error, train/loss"):
+    with pytest.raises(AnalysisError, match="It measured validation/error, train/loss"):
         summary([answers(trials, more, Goal.parse("train/error < 1"))], workload="")
 
 

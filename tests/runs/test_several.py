@@ -57,7 +57,7 @@ def test_a_goal_is_asked_of_every_run(runs: Path, capsys: pytest.CaptureFixture[
     assert invoke(["analyze", str(runs), "--goal", "validation/loss < 0.3", "--json"]) == DONE
     document = json.loads(capsys.readouterr().out)
     assert document["runs"]["open"]["goals"][0]["curve"][0]["steps"] == 20
-    assert "it measured reached/goal" in document["runs"]["lm/x"]["refused"]
+    assert "It measured reached/goal" in document["runs"]["lm/x"]["refused"]
 
 
 def test_where_no_run_has_an_answer_the_goal_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
