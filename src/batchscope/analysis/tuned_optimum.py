@@ -179,7 +179,7 @@ class _Cell:
 
     @classmethod
     def of(cls, likelihoods: Sequence[_Likelihood], octaves: Array, place: int) -> _Cell:
-        from scipy.special import gammaln
+        from scipy.special import gammaln  # here, because loading it takes as long as a small answer
 
         heights = np.array([one.heights for one in likelihoods])
         exposure = np.array([one.exposure[place] for one in likelihoods])
