@@ -96,6 +96,23 @@ def test_every_rule_is_named_as_its_key_and_compared_to_something() -> None:
 
 
 @ALL
+def test_a_rule_says_whether_it_needs_a_whole_layer(rule: Rule) -> None:
+    """Where it does not, the halves of a tensor are updated as the whole is: so a shard may be updated by itself."""
+    whole, gradient, hyper = draws(6, 4), draws(6, 4, seed=1), hyper_of(rule)
+    curvature = hessian(rule, whole)
+
+    def updated(rows: slice) -> Tensor:
+        weight, slots = whole[rows], rule.init(whole[rows])
+        for step in (1, 2):
+            own = (each[rows] for each in curvature)
+            weight, slots = rule.update(weight, gradient[rows], slots, torch.tensor(step), hyper, *own)
+        return weight
+
+    halves = torch.cat([updated(slice(0, 3)), updated(slice(3, 6))])
+    assert torch.allclose(halves, updated(slice(None)), rtol=1e-12, atol=0) == (not rule.by_layer)
+
+
+@ALL
 def test_only_the_learning_rate_must_be_given(rule: Rule) -> None:
     assert [name for name, default in rule.hyperparameters.items() if default is None] == ["learning_rate"]
 

@@ -51,9 +51,15 @@ def _has_rows(parameter: Tensor) -> bool:
     return parameter.ndim > 1
 
 
-_vectors = Rule("adafactor", ("square_average",), _adafactor, begin=_begin)
+_vectors = Rule("adafactor", ("square_average",), _adafactor, by_layer=True, begin=_begin)
 adafactor = Rule(
-    "adafactor", ("row_average", "column_average"), _adafactor, begin=_begin, takes=_has_rows, otherwise=_vectors
+    "adafactor",
+    ("row_average", "column_average"),
+    _adafactor,
+    by_layer=True,
+    begin=_begin,
+    takes=_has_rows,
+    otherwise=_vectors,
 )
 
 

@@ -27,7 +27,7 @@ class RuleOptimizer(Optimizer):
     """A rule applied in place, one parameter tensor at a time in effect, many at a time where that is faster.
 
     Parameters without gradient are passed over. State of parameters below float32 is kept in float32.
-    A sharded parameter (FSDP) is to a layer-wise rule the layer that its local shard is.
+    Of a sharded parameter (FSDP) every process updates its shard, and the state is sharded likewise.
     """
 
     own: ClassVar[Rule]
@@ -77,7 +77,7 @@ class RuleOptimizer(Optimizer):
                 )
             state = self.state[parameter]
             if "step" not in state:
-                state.update(step=0, **rule.init(_local(parameter)))
+                state.update(step=0, **rule.init(parameter))
             own, step = rule.of(parameter), state["step"] + 1
             key = (id(own), step, parameter.device, parameter.dtype)
             if key not in together:
@@ -99,14 +99,23 @@ class RuleOptimizer(Optimizer):
         """Add a group of parameters, with its own hyperparameters where it names any.
 
         Raises:
-            StudyError: If a hyperparameter is out of its range, or a parameter is not of a real floating type.
+            StudyError: If a hyperparameter is out of its range, or a parameter is not of a real floating type, or is
+                sharded where the rule needs the whole of it.
         """
         group = {**self.defaults, **param_group}
-        _check(self.rule(group), group)
+        rule = self.rule(group)
+        _check(rule, group)
         super().add_param_group(param_group)
         for parameter in self.param_groups[-1]["params"]:
             if not parameter.is_floating_point():
                 raise StudyError(f"{type(self).__name__} updates real floating-point parameters, got {parameter.dtype}")
+            if _is_sharded(parameter) and (rule.of(parameter).by_layer or rule.needs_hessian_diagonal):
+                what = "second derivatives" if rule.needs_hessian_diagonal else "whole layers"
+                raise StudyError(
+                    f"{type(self).__name__} needs {what}, got a parameter of shape {tuple(parameter.shape)} that is "
+                    "sharded (FSDP): use DistributedDataParallel, or an optimizer that treats every number by itself, "
+                    "such as AdamW"
+                )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` gave; state kept in float32 for smaller parameters stays so."""
@@ -163,6 +172,11 @@ def _local(tensor: Tensor) -> Tensor:
     """The shard that this process has of a sharded tensor."""
     shard: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return shard
+
+
+def _is_sharded(parameter: Tensor) -> bool:
+    mesh, placements = getattr(parameter, "device_mesh", None), getattr(parameter, "placements", ())
+    return mesh is not None and mesh.size() > 1 and any(placement.is_shard() for placement in placements)
 
 
 def hyperparameters(rule: Rule, group: Group) -> dict[str, float]:

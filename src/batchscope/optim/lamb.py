@@ -40,7 +40,7 @@ def _in_place(
         w.add_(direction, alpha=-hyper["learning_rate"] * float(_rate(norm(w), norm(direction))))
 
 
-lamb = Rule("lamb", MOMENTS, _lamb, _in_place)
+lamb = Rule("lamb", MOMENTS, _lamb, _in_place, by_layer=True)
 _with_exclusions = replace(lamb, takes=is_no_bias_or_norm, otherwise=without_decay(adam))
 
 

@@ -31,7 +31,7 @@ def _in_place(
     heavy_balls_at_rates(parameters, gradients, slots["momentum_buffer"], rates, hyper)
 
 
-lars = Rule("lars", ("momentum_buffer",), _lars, _in_place)
+lars = Rule("lars", ("momentum_buffer",), _lars, _in_place, by_layer=True)
 _with_exclusions = replace(lars, takes=is_no_bias_or_norm, otherwise=without_decay(momentum))
 
 

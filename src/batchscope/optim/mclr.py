@@ -32,7 +32,7 @@ def _rule(name: str, *, absolute: bool) -> Rule:
         rates = _rate(weights, slopes, hyper)
         heavy_balls_at_rates(parameters, gradients, slots["momentum_buffer"], rates.tolist(), hyper)
 
-    return Rule(name, ("momentum_buffer",), change, in_place)
+    return Rule(name, ("momentum_buffer",), change, in_place, by_layer=True)
 
 
 mclr = _rule("mclr", absolute=True)

@@ -41,7 +41,7 @@ def _is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim == 2
 
 
-muon = Rule("muon", ("momentum_buffer",), _muon, takes=_is_matrix, otherwise=adamw)
+muon = Rule("muon", ("momentum_buffer",), _muon, by_layer=True, takes=_is_matrix, otherwise=adamw)
 
 
 class Muon(RuleOptimizer):

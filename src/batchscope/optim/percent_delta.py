@@ -37,7 +37,7 @@ def _in_place(
     heavy_balls_at_rates(parameters, gradients, slots["momentum_buffer"], found, hyper)
 
 
-percent_delta = Rule("percent_delta", ("momentum_buffer",), _percent_delta, _in_place)
+percent_delta = Rule("percent_delta", ("momentum_buffer",), _percent_delta, _in_place, by_layer=True)
 
 
 class PercentDelta(RuleOptimizer):

@@ -39,6 +39,7 @@ class Rule:
         change: The update of one tensor.
         in_place: The same on many, to rounding. None: ``change``, one tensor after the other.
         fused: Whether ``in_place`` is one kernel of torch, which reads and writes every number once.
+        by_layer: Whether the update of a number depends on other numbers of its tensor, as on a norm.
         begin: What makes the slots of a parameter.
         takes: Which parameters the rule is for. None: all.
         otherwise: What updates the others.
@@ -51,6 +52,7 @@ class Rule:
     change: Update
     in_place: InPlace | None = None
     fused: bool = False
+    by_layer: bool = False
     begin: Callable[[Tensor], Slots] | None = None
     takes: Callable[[Tensor], bool] | None = None
     otherwise: Rule | None = None
