@@ -112,6 +112,32 @@ class User:
         return steps, spent
 
 
+def training_of(name: str, batch_size: int, trials: int, budget_steps: int, device: str) -> Any:
+    """What the trials of a study of one of the models share at a batch size."""
+    from batchscope import Study, Workload
+    from batchscope.engine.training import Loaded, Training
+
+    inputs, targets = MODELS[name].data(torch.Generator().manual_seed(0))
+    workload = Workload(MODELS[name].build, loss_per_example, (inputs, targets), (inputs[:256], targets[:256]))
+    study = Study.from_mapping(
+        {
+            "workload": name,
+            "algorithm": {"optimizer": "momentum"},
+            "batch_sizes": [batch_size],
+            "search": {
+                "trials": trials,
+                "space": {
+                    "learning_rate": {"min": LEARNING_RATE / 10, "max": LEARNING_RATE, "scale": "log"},
+                    "momentum": {"min": 0.5, "max": MOMENTUM, "scale": "reverse_log"},
+                },
+            },
+            "goals": ["validation/loss < 1"],
+            "budget": {"steps": budget_steps},
+        }
+    )
+    return Training(Loaded(workload, study, torch.device(device)), batch_size)
+
+
 class Ours:
     """A worker of the engine."""
 
@@ -125,31 +151,12 @@ class Ours:
 
     def choose(self, name: str, batch_size: int) -> tuple[Any, float]:
         """The choice of this worker, and how long choosing took, with whatever was compiled for it."""
-        from batchscope import Study, Workload
         from batchscope.engine.choice import choose
         from batchscope.engine.randomness import keeping_generators
-        from batchscope.engine.training import Loaded, Training
         from batchscope.plan.sampling import first_trials
 
-        inputs, targets = MODELS[name].data(torch.Generator().manual_seed(0))
-        workload = Workload(MODELS[name].build, loss_per_example, (inputs, targets), (inputs[:256], targets[:256]))
-        study = Study.from_mapping(
-            {
-                "workload": name,
-                "algorithm": {"optimizer": "momentum"},
-                "batch_sizes": [batch_size],
-                "search": {
-                    "trials": self.limit,
-                    "space": {
-                        "learning_rate": {"min": LEARNING_RATE / 10, "max": LEARNING_RATE, "scale": "log"},
-                        "momentum": {"min": 0.5, "max": MOMENTUM, "scale": "reverse_log"},
-                    },
-                },
-                "goals": ["validation/loss < 1"],
-                "budget": {"steps": self.budget_steps},
-            }
-        )
-        self.training = Training(Loaded(workload, study, torch.device(self.device)), batch_size)
+        self.training = training_of(name, batch_size, self.limit, self.budget_steps, self.device)
+        study = self.training.loaded.study
         self.trials = first_trials(study.search, batch_size, study.seed, self.limit * (self.place + 1))
         self.barrier.wait()
         started = time.perf_counter()

@@ -40,7 +40,7 @@ COMPILED = ("compiled_loop", "compiled")
 # Machine code is made of the very graphs that are compared above, a minute or so for each model: of each kind one.
 MADE_OF = ("convolution, batch norm, view", "GRU", "masked attention, tied weights", "spectral and weight norm")
 # Of each family of models one in the default suite, for the time; what must be refused is refused in milliseconds.
-QUICK = {("convolution, batch norm, view", "channels_last"), ("GRU", "vmap"), ("modules in place", "traced")}
+QUICK = {("convolution, batch norm, view", "traced"), ("GRU", "vmap"), ("modules in place", "traced")}
 
 
 def row(name: str, program: str) -> Any:
@@ -85,7 +85,7 @@ def measured(values: list[float | None]) -> dict[int, float]:
 
 @pytest.mark.parametrize(
     ("name", "program"),
-    [row(name, program) for name in MODELS for program in ("channels_last", *GRAPHS)]
+    [row(name, program) for name in MODELS for program in GRAPHS]
     + [row(name, program) for name in MADE_OF for program in COMPILED],
 )
 def test_a_program_agrees_with_the_loop_or_is_refused(name: str, program: str) -> None:
@@ -93,13 +93,13 @@ def test_a_program_agrees_with_the_loop_or_is_refused(name: str, program: str) -
     trials = first_trials(training.loaded.study.search, 7, 0, TRIALS)
     try:
         found = PROGRAMS[program](training)
-        qualify(found, Reference(training, trials), 1 if program == "channels_last" else TRIALS)
+        qualify(found, Reference(training, trials), TRIALS)
     except Exception as error:
         assert in_words(error)
         with pytest.raises(WorkloadError, match=f"engine.program: {program} cannot compute batch size 7: .*Write"):
             choose(training, trials, training.loaded.study.engine.model_copy(update={"program": program}))
         return
-    assert name not in NEVER_A_GRAPH or program == "channels_last"
+    assert name not in NEVER_A_GRAPH
     assert_same(found)
 
 

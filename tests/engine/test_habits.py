@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchscope.engine.habits import Habits, habits
-from batchscope.engine.traced import Traced
 from batchscope.engine.vmap import Vmap
 from batchscope.errors import WorkloadError
 from batchscope.spec.workload import Workload
@@ -131,7 +130,7 @@ def test_a_loss_that_counts_is_named() -> None:
         return F.cross_entropy(outputs, targets, reduction="none")
 
     with pytest.raises(WorkloadError, match="changes counted of .*loss"):
-        Traced.__init__(Vmap.__new__(Vmap), training(replace(classification(), loss=loss)))
+        Vmap(training(replace(classification(), loss=loss)))
 
 
 def test_a_parameter_with_a_hook_is_named() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,9 +41,9 @@ def trials_of(training: Training, count: int = 10) -> list[Trial]:
     return first_trials(training.loaded.study.search, training.batch_size, 0, count)
 
 
-def curves(program: Program, size: int, *, count: int = 10) -> Tensor:
+def curves(program: Program, size: int, *, count: int = 10, replicate: int = 0) -> Tensor:
     """(count, metrics, evaluations) of all trials, in packs of ``size``."""
-    trials = trials_of(program.training, count)
+    trials = [replace(trial, replicate=replicate) for trial in trials_of(program.training, count)]
     rows: list[list[list[float | None]]] = []
     for start in range(0, count, size):
         pack = Pack.fresh(program.training, trials[start : start + size])
@@ -68,20 +69,17 @@ def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> 
 
 
 @pytest.mark.parametrize("program", EVERY)
-def test_a_program_for_another_replicate_leaves_that_of_the_first_as_it_was(program: str) -> None:
-    bench, other = training(), replace(training(), replicate=1)
-    first = PROGRAMS[program](bench)
+def test_a_program_serves_every_replicate(program: str) -> None:
+    first, second = PROGRAMS[program](training()), PROGRAMS[program](training())
     before = curves(first, 5)
-    assert torch.equal(curves(first.of(other), 5), curves(PROGRAMS[program](other), 5))
-    assert first.training is bench and torch.equal(curves(first, 5), before)
-    assert not torch.equal(curves(first.of(other), 5), before)
+    other = curves(first, 5, replicate=1)
+    assert torch.equal(other, curves(second, 5, replicate=1)) and not torch.equal(other, before)
+    assert torch.equal(curves(first, 5), before)
 
 
-@pytest.mark.parametrize("program", ["channels_last", "traced"])
-def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel(program: str) -> None:
+def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel() -> None:
     bench = training(images(), "engine.dtype=float32")
-    whole = curves(PROGRAMS[program](bench), 4, count=4)
-    assert torch.equal(curves(PROGRAMS[program](bench), 1, count=4), whole)
+    assert torch.equal(curves(Alone(bench), 1, count=4), curves(Alone(bench), 4, count=4))
 
 
 OPTIMIZERS = ["sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "lars", "mclr"]
@@ -103,17 +101,12 @@ def test_every_graph_follows_the_plain_loop(program: str, optimizer: str) -> Non
         torch.testing.assert_close(packed, looped, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("program", ["channels_last", "traced", COMPILED[1]])
+@pytest.mark.parametrize("program", ["traced", COMPILED[1]])
 @pytest.mark.parametrize("optimizer", ["adam", "lars"])
 def test_images_laid_out_pixel_by_pixel_follow_the_plain_loop(program: str, optimizer: str) -> None:
     bench = training(images(), f"algorithm.optimizer={optimizer}", "search.space={learning_rate: 1e-3}")
     laid_out, plain = curves(PROGRAMS[program](bench), 2, count=2), curves(Loop(bench), 2, count=2)
     torch.testing.assert_close(laid_out, plain, rtol=1e-9, atol=1e-9)
-
-
-def test_a_model_without_images_is_not_laid_out_pixel_by_pixel() -> None:
-    with pytest.raises(WorkloadError, match="no two-dimensional convolution"):
-        PROGRAMS["channels_last"](training())
 
 
 def test_pack_size_changes_batch_norm_by_rounding_only() -> None:
@@ -187,14 +180,17 @@ def test_every_graph_follows_the_plain_loop_in_bfloat16(program: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_stop_anywhere_changes_no_bit(name: str) -> None:
+@pytest.mark.parametrize("algorithm", ["{optimizer: nesterov}", "{optimizer: lars, clip_gradient_norm: 0.5}"])
+def test_a_stop_anywhere_changes_no_bit(name: str, algorithm: str) -> None:
     program = PROGRAMS[name]
-    bench = training(None, "engine.dtype=float32")
+    bench = training(classification(Deep), "engine.dtype=float32", f"algorithm={algorithm}")
     trials = trials_of(bench, 4)
     straight = advance(program(bench), Pack.fresh(bench, trials), STEPS, EVALUATIONS)
     pack = Pack.fresh(bench, trials)
     for until in (7, 8, 23, STEPS):
-        saved = Pack.from_tensors(pack.to_tensors("context"), trials, "context", torch.device("cpu"))
+        # As a file gives it back: in an order of its own.
+        written = load(save(pack.to_tensors("context")))
+        saved = Pack.from_tensors(written, trials, "context", torch.device("cpu"))
         assert saved is not None
         advanced = advance(
             program(bench), saved, until, [evaluation for evaluation in EVALUATIONS if saved.step < evaluation <= until]
@@ -328,6 +324,18 @@ def test_interruption_gives_nothing() -> None:
     assert result is None
 
 
+class Deep(nn.Module):
+    """Three layers of one shape, whose norm depends on the order in which it is summed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[part for _ in range(3) for part in (nn.Linear(6, 6), nn.Tanh())], nn.Linear(6, 3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layers(inputs)
+        return outputs
+
+
 class Moody(nn.Module):
     """Draws from Python's random numbers: a graph would freeze the draw."""
 
@@ -382,8 +390,7 @@ def test_a_choice_is_the_fastest_that_was_timed_and_pins_are_taken(monkeypatch: 
     found = choose(bench, trials_of(bench, 10), Engine()).choice
     assert (found.program, found.pack_size, found.timings["vmap-8"]) == ("vmap", 8, 0.2)
     assert {"loop-1", "traced-4", "vmap-4", "vmap-8", "vmap-10"} == set(found.timings)
-    assert "CUDA" in found.reasons["captured"]
-    assert "convolution" in found.reasons["channels_last"] and "must pay" in found.reasons["compiled"]
+    assert "must pay" in found.reasons["compiled"]
     assert choose(bench, trials_of(bench, 10), Engine(program="vmap", pack_size=3)).choice == ProgramChoice("vmap", 3)
     hurried = choose(bench, trials_of(bench, 10), Engine(program="vmap"), seconds=0.0).choice
     assert hurried == ProgramChoice("vmap", 8)  # no time to find the size is no reason to refuse what is pinned
@@ -447,12 +454,11 @@ def _spoiled(state: State) -> State:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: CUDA graphs are not tested here")
-def test_a_cuda_graph_follows_the_pack() -> None:
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: packs are not tested on one here")
+def test_a_pack_on_a_gpu_follows_the_loop() -> None:
     loaded = Loaded(classification(normalised), study("engine.dtype=float32"), torch.device("cuda"))
     bench = Training(loaded, 8)
-    captured, packed = curves(PROGRAMS["captured"](bench), 5), curves(Vmap(bench), 5)
-    torch.testing.assert_close(captured, packed, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(curves(Vmap(bench), 5), curves(Loop(bench), 5), rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_compiler_cannot_do_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

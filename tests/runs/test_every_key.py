@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from _pytest.mark.structures import ParameterSet
 
 from batchscope.cli.main import DONE, MISUSE, invoke
@@ -16,7 +15,6 @@ from spec.key_values import BASE, ROWS, Row
 
 # The default suite walks what once could not be read again; `make slow` walks the rest.
 FEW = {"search.space.label_smoothing=[0, 0.1]", "search.confirm.seeds=2"}
-NEEDS_CUDA = {"engine.program=captured"}
 
 
 def walked(row: Row) -> ParameterSet:
@@ -37,9 +35,6 @@ def test_every_verb_answers_for_every_value(row: Row, tmp_path: Path, capsys: py
     file.write_text(BASE)
     study = Study.from_text(BASE, row.overrides)
     command = ["run", str(file), *row.overrides, "-o", run, "--workers", "0"]
-    if row.name in NEEDS_CUDA and not torch.cuda.is_available():
-        typed(*command, status=MISUSE)
-        return
     typed(*command)
     written = (tmp_path / "run" / "study.yaml").read_text()
     assert Study.from_text(written) == study

@@ -249,11 +249,8 @@ ROWS: tuple[Row, ...] = (
     row("evaluation.first", 3),
     row("evaluation.sequential", "true"),
     row("evaluation.sequential", "false"),
-    row("engine.program", "channels_last", "workload=tests/spec/key_workloads.py:convolution"),
-    *(
-        row("engine.program", name)
-        for name in ("auto", "loop", "traced", "compiled_loop", "vmap", "compiled", "captured")
-    ),
+    row("engine.program", "traced", "workload=tests/spec/key_workloads.py:convolution"),
+    *(row("engine.program", name) for name in ("auto", "loop", "traced", "compiled_loop", "vmap", "compiled")),
     row("engine.pack_size", "auto"),
     row("engine.pack_size", 1),
     row("engine.dtype", "float32"),

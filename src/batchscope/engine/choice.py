@@ -15,7 +15,6 @@ from functools import partial
 
 from batchscope.amounts import duration
 from batchscope.engine.alone import Alone
-from batchscope.engine.graphs import captured_in_place, compiled_in_place
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import Program, advance
@@ -28,17 +27,14 @@ from batchscope.spec.trial import Trial
 
 PROGRAMS: dict[str, Callable[[Training], Program]] = {
     "loop": Loop,
-    "channels_last": partial(Loop, channels_last=True),
     "traced": Alone,
-    "compiled_loop": partial(Alone, in_place=compiled_in_place),
+    "compiled_loop": partial(Alone, compiled=True),
     "vmap": Vmap,
-    "compiled": partial(Vmap, in_place=compiled_in_place),
-    "captured": partial(Vmap, in_place=captured_in_place),
+    "compiled": partial(Vmap, compiled=True),
 }
-"""The plain loop, the same with images pixel by pixel; one trial after the other as a graph, or as machine code; a pack
-as one graph, as machine code, or as a CUDA graph."""
+"""The plain loop; one trial after the other as a graph, or as machine code; a pack
+as one graph, or as machine code."""
 
-ONE_BY_ONE = ("loop", "channels_last")
 PACK_SIZES = (4, 8, 16, 32)
 COMPILED_PACK = 8
 # Trials that are advanced alone, but share their batches.
@@ -176,14 +172,14 @@ class _Watch:
 
     def affords(self, name: str, step: float) -> bool:
         """Whether there is time for another candidate, whose step takes about so long."""
-        trace = 0.0 if name in ONE_BY_ONE else self._last
+        trace = 0.0 if name == "loop" else self._last
         return time.perf_counter() - self._started + trace + WARM_STEPS * step <= self.seconds
 
     def time(self, name: str, work: Callable[[], float]) -> float:
         """Do it, and remember how long it took."""
         started = time.perf_counter()
         found = work()
-        if name not in ONE_BY_ONE:
+        if name != "loop":
             self._last = time.perf_counter() - started
         return found
 
@@ -271,7 +267,7 @@ def _fit(reference: Reference, name: str, size: int, reasons: dict[str, str]) ->
         return reference.loop
     count = min(size, len(reference.trials))
     # A pack in one piece is filled up rather than compiled again.
-    fewest = -(-count // 4) if name in ("compiled", "captured") else 1
+    fewest = -(-count // 4) if name == "compiled" else 1
     try:
         program = PROGRAMS[name](reference.training)
         qualify(program, reference, count, fewest)
@@ -316,11 +312,11 @@ def _time(
 
 def _candidates(engine: Engine, limit: int) -> dict[str, list[int]]:
     """Program to pack sizes, ascending."""
-    names = [*ONE_BY_ONE, "traced", "vmap", "captured"] if engine.program == "auto" else [engine.program]
+    names = ["loop", "traced", "vmap"] if engine.program == "auto" else [engine.program]
     if engine.pack_size != "auto":
         return {name: [engine.pack_size] for name in names}
     packs = sorted({size for size in PACK_SIZES if size < limit} | {min(limit, PACK_SIZES[-1])})
-    sizes = {"vmap": packs, "captured": packs, "compiled": [min(limit, COMPILED_PACK)]}
+    sizes = {"vmap": packs, "compiled": [min(limit, COMPILED_PACK)]}
     sizes |= dict.fromkeys(("traced", "compiled_loop"), [min(limit, ALONE_PACK)])
     return {name: sizes.get(name, [1]) for name in names}
 

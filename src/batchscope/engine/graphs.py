@@ -37,52 +37,6 @@ def traced(function: Graph, arguments: tuple[Any, ...]) -> GraphModule:
     return graph
 
 
-def _in_place(graph: GraphModule, structure: Any, replaced: Sequence[int]) -> Callable[..., list[Tensor]]:
-    """A function of the leaves of a graph's arguments that overwrites some, and gives the leaves of other results."""
-
-    def in_place(*flat: Tensor) -> list[Tensor]:
-        given = pytree.tree_unflatten(list(flat), structure)
-        results = graph(*given)
-        for position in replaced:
-            for old, new in zip(tensors(given[position]), tensors(results[position]), strict=True):
-                old.copy_(new)
-        return [leaf for position, result in enumerate(results) if position not in replaced for leaf in tensors(result)]
-
-    return in_place
-
-
-def captured_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: Sequence[int]) -> Graph:
-    """A graph as one CUDA graph: all its kernels are launched at once, which is what small steps are bound by.
-
-    Args:
-        graph: As for ``compiled_in_place``, likewise the other arguments and what is returned.
-        arguments: On a CUDA device.
-        replaced: Positions of the results that overwrite arguments.
-    """
-    flat, structure = pytree.tree_flatten(arguments)
-    run = _in_place(graph, structure, replaced)
-    fixed = [leaf.clone() for leaf in flat]  # a CUDA graph reads and writes where it was captured
-    state = {id(leaf) for position in replaced for leaf in tensors(arguments[position])}
-    changed = [i for i, leaf in enumerate(flat) if id(leaf) in state]
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # libraries set themselves up in the first calls, which must not be captured
-        for _ in range(3):
-            run(*fixed)
-    torch.cuda.current_stream().wait_stream(aside)
-    machine = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(machine):
-        results = run(*fixed)
-
-    def replay(*given: Tensor) -> list[Tensor]:
-        torch._foreach_copy_(fixed, list(given))
-        machine.replay()
-        torch._foreach_copy_([given[i] for i in changed], [fixed[i] for i in changed])
-        return [result.clone() for result in results]
-
-    return replay
-
-
 def compiled_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: Sequence[int]) -> Graph:
     """A graph as machine code that overwrites its first arguments with its first results.
 
@@ -100,9 +54,18 @@ def compiled_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: 
         WorkloadError: If there is no compiler here, or it cannot take this graph.
     """
     flat, structure = pytree.tree_flatten(arguments)
+
+    def in_place(*flat: Tensor) -> list[Tensor]:
+        given = pytree.tree_unflatten(list(flat), structure)
+        results = graph(*given)
+        for position in replaced:
+            for old, new in zip(tensors(given[position]), tensors(results[position]), strict=True):
+                old.copy_(new)
+        return [leaf for position, result in enumerate(results) if position not in replaced for leaf in tensors(result)]
+
     # Random numbers must be those of torch's own generators, and no pool of compiler processes may stay behind.
     options = {"fallback_random": True, "compile_threads": 1}
-    whole = make_fx(_in_place(graph, structure, replaced))(*[tensor.clone() for tensor in flat])
+    whole = make_fx(in_place)(*[tensor.clone() for tensor in flat])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler's own parts, which no user can change

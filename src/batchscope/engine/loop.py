@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,35 +14,18 @@ from batchscope.engine.pack import State, kept, slots_of, trained
 from batchscope.engine.program import Program
 from batchscope.engine.randomness import seed_part, seed_step
 from batchscope.engine.training import Settings, Training, batch_loss, clipped
-from batchscope.errors import WorkloadError
 from batchscope.hutchinson import hessian_diagonal_of_graph
 from batchscope.optim.rule import is_dense, laid_out_as
-from batchscope.tensors import Pair, Tree, map_pair, map_tree, under_prefix, with_prefix
+from batchscope.tensors import Pair, map_pair, under_prefix, with_prefix
 
 
 class Loop(Program):
     """One trial at a time, as a user would write it."""
 
-    def __init__(self, training: Training, *, channels_last: bool = False) -> None:
-        """Build the module that every trial's state is loaded into.
-
-        Args:
-            training: What is trained.
-            channels_last: Whether images and the weights of their convolutions lie in memory pixel by pixel, which
-                some convolutions are faster with.
-
-        Raises:
-            WorkloadError: If the layout would change nothing, or the optimizer is a class of the user's.
-        """
-        super().__init__(training)
-        if channels_last and (reason := training.loaded.algorithm.needs_loop):
-            raise WorkloadError(f"{reason}, which needs engine.program: loop")
+    def __init__(self, training: Training) -> None:
+        """Build the module that every trial's state is loaded into."""
+        self.training = training
         self._module, self.habits = training.loaded.module(), habits(training.loaded)
-        self._channels_last = channels_last
-        if channels_last and not any(parameter.ndim == 4 for parameter in self._module.parameters()):
-            raise WorkloadError("the model has no two-dimensional convolution, whose layout could be changed")
-        if channels_last:
-            self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         dense = all(is_dense(parameter) for parameter in self._module.parameters())
         self._in_place = dense and training.rule.has_kernel(training.loaded.device)
 
@@ -53,7 +35,7 @@ class Loop(Program):
         states, sums = [], []
         for k, own in enumerate(_each(state)):
             hyper = {name: value[k] for name, value in settings.hyper.items()}
-            trained, total = self._train_one(own, hyper, rates[:, k], start)
+            trained, total = self._train_one(own, settings.training, hyper, rates[:, k], start)
             states.append(trained)
             sums.append(total)
         return {name: torch.stack([own[name] for own in states]) for name in state}, torch.stack(sums)
@@ -70,14 +52,16 @@ class Loop(Program):
                 if self.habits.writes_inputs:  # into what all evaluations share
                     inputs, targets = map_pair(Tensor.clone, examples)
                 seed_part(self.training, place, python=self.habits.draws)
-                outputs = self._forward(inputs)
+                outputs = called(self._module, inputs)
                 rows.append(per_example(self.training.loaded.workload, outputs, targets))
                 for metric in whole[k].values() if whole else ():
                     metric.update(outputs, targets)
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def _train_one(self, state: State, hyper: State, rates: Tensor, start: int) -> tuple[State, Tensor]:
-        rule, training = self.training.rule, self.training
+    def _train_one(
+        self, state: State, training: Training, hyper: State, rates: Tensor, start: int
+    ) -> tuple[State, Tensor]:
+        rule = self.training.rule
         named: dict[str, Tensor] = dict(trained(self._load(state).train()))
         slots = {
             name: {slot: laid_out_as(named[name], value).clone() for slot, value in own.items()}
@@ -93,7 +77,7 @@ class Loop(Program):
             inputs, targets = training.batch(step)
             seed_step(training, step, python=self.habits.draws)
             with training.loaded.precision():
-                loss = batch_loss(training, self._forward(inputs), targets, hyper, clock[1])
+                loss = batch_loss(training, called(self._module, inputs), targets, hyper, clock[1])
             diagonal: dict[str, Tensor] = {}
             if rule.needs_hessian_diagonal:
                 gradients, diagonal = _with_diagonal(loss, named, training.probes(step, named))
@@ -122,9 +106,6 @@ class Loop(Program):
         if users is not None and optimizer is not None:
             read |= with_prefix("optimizer", users.flat(optimizer, named))
         return read, total
-
-    def _forward(self, inputs: Tree) -> Any:
-        return called(self._module, map_tree(channels_last, inputs) if self._channels_last else inputs)
 
     def _load(self, state: State) -> nn.Module:
         with torch.no_grad():
@@ -175,8 +156,3 @@ def _with_diagonal(loss: Tensor, parameters: Mapping[str, Tensor], probes: State
 def _by_probe(probes: State) -> list[list[Tensor]]:
     """From every parameter's signs, stacked, to every probe's."""
     return [list(signs) for signs in zip(*(stacked.unbind() for stacked in probes.values()), strict=True)]
-
-
-def channels_last(values: Tensor) -> Tensor:
-    """Images laid out pixel by pixel; anything else as it is."""
-    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values

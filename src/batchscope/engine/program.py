@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -55,20 +53,17 @@ class Crossing:
 
 
 class Program(ABC):
-    """Trains and evaluates packs of one training.
+    """Trains and evaluates packs of one batch size.
 
-    A program may cache whatever it compiled or traced; what it computes depends on its arguments only.
+    A program may cache whatever it compiled or traced; what it computes depends on its arguments only. It serves every
+    replicate: ``Settings`` say which one the trials are of.
     """
 
+    training: Training
+
+    @abstractmethod
     def __init__(self, training: Training) -> None:
         """Prepare for a training; nothing is computed yet."""
-        self.training = training
-
-    def of(self, training: Training) -> Self:
-        """The same program for another replicate of its batch size, with whatever was compiled or traced for it."""
-        other = copy.copy(self)
-        other.training = training
-        return other
 
     @abstractmethod
     def train(self, state: State, settings: Settings, start: int, until: int) -> tuple[State, Tensor]:
@@ -118,7 +113,8 @@ def advance(
         The pack at ``until``, or at the evaluation at which its last trial was over, and its measurements; None if
         interrupted.
     """
-    training, settings = program.training, Settings.of(program.training, pack.trials)
+    training = program.training.of_replicate(pack.trials[0].replicate)
+    settings = Settings.of(training, pack.trials)
     standing = Standing(watch, len(pack.trials))
     result = Measurements(ends=standing.ends)
     losses = torch.zeros(len(pack.trials), dtype=torch.float64, device=training.loaded.device)

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -190,6 +190,10 @@ class Training:
     batch_size: int
     replicate: int = 0
 
+    def of_replicate(self, replicate: int) -> Training:
+        """The same with the examples of another replicate."""
+        return self if replicate == self.replicate else replace(self, replicate=replicate)
+
     @cached_property
     def timeline(self) -> Timeline:
         """Batch size and learning-rate factor of every step."""
@@ -233,13 +237,13 @@ class Settings:
     """The hyperparameters of a pack as tensors of shape (K,).
 
     Attributes:
-        timeline: Whose factors multiply the learning rate.
+        training: Of the trials' replicate.
         hyper: For every hyperparameter of the rule, ``label_smoothing`` and ``discard_fraction``, and what of
             ``OPTIONAL`` is used.
         searched: Parameters of the learning-rate schedule that are each trial's own, in float64.
     """
 
-    timeline: Timeline
+    training: Training
     hyper: dict[str, Tensor]
     searched: dict[str, Tensor]
 
@@ -258,7 +262,7 @@ class Settings:
         scaled = training.timeline.scaled({name: column(point[name] for point in points) for name in points[0]})
         small = algorithm.discard_small_loss
         return cls(
-            timeline=training.timeline,
+            training=training,
             hyper={name: value.to(training.loaded.dtype) for name, value in scaled.items()}
             | {
                 "label_smoothing": own("label_smoothing", algorithm.label_smoothing),
@@ -277,7 +281,7 @@ class Settings:
     def learning_rates(self, start: int, until: int) -> Tensor:
         """(T, K) learning rates of the 0-based steps from ``start`` up to ``until``."""
         base = self.hyper["learning_rate"]
-        factors = self.timeline.factors(start, until, self.searched).to(base.device)
+        factors = self.training.timeline.factors(start, until, self.searched).to(base.device)
         return (base * factors).to(base.dtype)
 
 

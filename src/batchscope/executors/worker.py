@@ -293,7 +293,7 @@ class Worker:
         training, key = self._training(unit), (unit.search_round.batch_size, choice.program, _optimizer(unit))
         if key not in self._programs:
             self._programs[key] = program_of(choice, training)
-        return self._programs[key].of(training)
+        return self._programs[key]
 
 
 def _optimizer(unit: Unit) -> str:

@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import Subset
 
 from batchscope.engine.calling import called
-from batchscope.engine.choice import ONE_BY_ONE
 from batchscope.engine.evaluate import LATER_PART
 from batchscope.engine.pack import initial_state
 from batchscope.engine.training import Loaded, Training, losses
@@ -99,7 +98,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     graph = any(training.rule.needs_hessian_diagonal for training, _ in each)
     step, evaluation = _measured(loaded, workload, graph) if device == "cpu" else ((0.0, 0.0), 0)
     largest = {size: _largest_batch(timeline) for size, timeline in timelines.items()}
-    loops = study.engine.program in ONE_BY_ONE or loaded.needs_loop is not None
+    loops = study.engine.program == "loop" or loaded.needs_loop is not None
     return Demand(
         libraries=max(resident() - raw, 200 * MiB) + (0 if loops else TRACING),
         data=data,

@@ -10,7 +10,6 @@ import polars as pl
 import torch
 
 from batchscope.analysis.outcomes import ended_early, undecided
-from batchscope.engine.choice import ONE_BY_ONE
 from batchscope.engine.randomness import keeping_generators
 from batchscope.errors import StudyError
 from batchscope.machine.allocation import Bounded
@@ -86,7 +85,7 @@ def _of_loss(study: Study, workload: Workload) -> list[str]:
     program = study.engine.program
     if (reason := study.needs_loop) and program not in ("auto", "loop"):
         faults.append(f"engine.program: {program} cannot serve {reason}; write auto, or loop")
-    if workload.needs_loop and program not in ("auto", *ONE_BY_ONE):
+    if workload.needs_loop and program not in ("auto", "loop"):
         faults.append(f"engine.program: {program} cannot serve {study.workload}: {workload.needs_loop}; write auto")
     return faults
 

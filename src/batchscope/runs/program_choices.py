@@ -16,6 +16,8 @@ from batchscope.spec.study import Study
 from batchscope.store.provenance import collect
 from batchscope.store.store import Store
 
+# Programs of earlier versions, which lost to others or were never measured.
+RETIRED = ("channels_last", "captured")
 _CHOICES = TypeAdapter(dict[int, ProgramChoice])
 # Whatever of these differs may round differently.
 _VERSIONS = ("batchscope", "torch", "numpy")
@@ -174,7 +176,9 @@ def _noted(provenance: Mapping[str, Any], folder: Path) -> dict[int, ProgramChoi
     """
     found = notes.read(_CHOICES, provenance.get("choices", {}), "choices", folder)
     for size, choice in found.items():
-        if choice.program not in PROGRAMS or choice.pack_size < 1:
+        if choice.program in RETIRED:
+            found[size] = failed(choice, "here: this version has no such program")
+        elif choice.program not in PROGRAMS or choice.pack_size < 1:
             raise StoreError(
                 f"{folder / 'provenance.json'}: choices.{size} names the program {choice.program!r} and packs of "
                 f"{choice.pack_size}; there are {', '.join(PROGRAMS)} and packs of 1 and more: put the right file back"

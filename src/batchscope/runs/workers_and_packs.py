@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from batchscope.engine.choice import ONE_BY_ONE, PACK_SIZES, ProgramChoice
+from batchscope.engine.choice import PACK_SIZES, ProgramChoice
 from batchscope.machine.cores import available_cores
 from batchscope.machine.memory import available_bytes
 from batchscope.runs.demand import Demand, resident
@@ -80,7 +80,7 @@ def _packs(study: Study, choice: ProgramChoice | None, sharing: int) -> Sequence
         return [choice.pack_size]
     if study.engine.pack_size != "auto":
         return [study.engine.pack_size]
-    if study.engine.program in ONE_BY_ONE:
+    if study.engine.program == "loop":
         return [1]
     most = min(PACK_SIZES[-1], math.ceil(study.search.count / sharing))
     return sorted({1, *(size for size in PACK_SIZES if size < most), most})

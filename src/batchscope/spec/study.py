@@ -189,9 +189,7 @@ class Engine(Frozen):
     With ``bfloat16`` the operations of the model are in it where they bear it; parameters and updates are in float32.
     """
 
-    program: Literal["auto", "loop", "channels_last", "traced", "compiled_loop", "vmap", "compiled", "captured"] = (
-        "auto"
-    )
+    program: Literal["auto", "loop", "traced", "compiled_loop", "vmap", "compiled"] = "auto"
     pack_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
