@@ -56,22 +56,22 @@ def run(
     if workload is None and replay_choices is None and (done := finished_run(study, folder, device)):
         done.write_report()
         return done
-    from batchscope.runs.driver import Driver  # here, because a run that is finished needs no torch
+    from batchscope.runs.driver import drive  # here, because a run that is finished needs no torch
+    from batchscope.runs.prepared import prepare
 
     shown = bar(str(folder)) if on_progress is None else nullcontext(on_progress)
     with workloads.explained(study.workload), shown as report:
-        driver = Driver(
+        prepared = prepare(
             study,
             folder,
             workload=workload,
             workers=workers,
             device=device,
             data_dir=None if data_dir is None else Path(data_dir),
-            on_progress=report,
             replay_choices=None if replay_choices is None else Path(replay_choices),
             max_memory=None if max_memory is None else parse_size(max_memory),
         )
-        driver.run()
+        drive(prepared, report)
     result = Run(folder)
     result.write_report()
     return result
