@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import Counter
 from multiprocessing import forkserver
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import batchscope as bs
-from batchscope.engine.choice import ProgramChoice
 from batchscope.executors import starting
-from batchscope.executors.local import Processes, Running, _WorkerHandle
+from batchscope.executors.local import Shares
 from batchscope.plan.race import SearchRound, StepRange, Unit
 
 WORKLOAD = """
@@ -73,11 +70,11 @@ def test_what_begins_the_imports_imports_little() -> None:
 
 def test_every_worker_gets_its_share_of_every_batch_size() -> None:
     """Else the groups of the last batch size could all be one worker's, and the others would have nothing to do."""
-    executor = Processes.__new__(Processes)
-    executor._handles = [_WorkerHandle(None, SimpleNamespace(send=lambda task: None)) for _ in range(2)]  # type: ignore[arg-type]
-    executor._place = {}
+    shares, found = Shares(2), set[tuple[int, int]]()
+    places = dict[tuple[int, int], int]()
     for group, batch_size in [(0, 8), (0, 16), (1, 8), (0, 32), (1, 16), (1, 32), (0, 8), (1, 16)]:
         unit = Unit(SearchRound(batch_size), group, (StepRange(1, (0,)),), (1,), ())
-        executor.submit(Running(unit, ProgramChoice("loop", 1)))
-    for handle in executor._handles:
-        assert handle.groups == Counter({8: 1, 16: 1, 32: 1})
+        worker = shares.worker_of(unit, [0, 0])
+        assert places.setdefault((group, batch_size), worker) == worker, "a group stays where its state is"
+        found.add((worker, batch_size))
+    assert found == {(worker, size) for worker in (0, 1) for size in (8, 16, 32)}

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -163,26 +163,17 @@ class Processes:
         self._setup = setup
         self._kills = out_of_memory_kills()
         self._handles = [_WorkerHandle(*self._start()) for _ in range(workers)]
-        self._place: dict[tuple[SearchRound, int], _WorkerHandle] = {}
+        self._shares = Shares(workers)
 
     def submit(self, task: Task) -> None:
-        """Queue a task at the worker that holds its group, else at the one with the fewest groups of its batch size.
-
-        The last batch size must keep all workers busy to its end.
-        """
+        """Queue a task at the worker that holds its group, or at the one that has the least to do."""
         if isinstance(task, Forgetting):
             for handle in self._handles:
                 self._queue(handle, task)
             return
-        if isinstance(task, Choosing):
-            self._queue(min(self._handles, key=_WorkerHandle.load), task)
-            return
-        group = task.unit.search_round, task.unit.group
-        if group not in self._place:
-            batch_size = task.unit.search_round.batch_size
-            self._place[group] = min(self._handles, key=lambda handle: (handle.groups[batch_size], handle.load()))
-            self._place[group].groups[batch_size] += 1
-        self._queue(self._place[group], task)
+        loads = [handle.load for handle in self._handles]
+        worker = self._shares.least(loads) if isinstance(task, Choosing) else self._shares.worker_of(task.unit, loads)
+        self._queue(self._handles[worker], task)
 
     def next(self) -> Done:
         """Wait for a task to be done.
@@ -269,10 +260,40 @@ class _WorkerHandle:
         self.current: Task | None = None
         self.has_state = False  # there is nothing to wait for in a worker that has computed nothing yet
         self.deaths = 0
-        self.groups: Counter[int] = Counter()  # by batch size
 
-    def load(self) -> tuple[int, int]:
-        return len(self.tasks) + (self.current is not None), self.groups.total()
+    @property
+    def load(self) -> int:
+        return len(self.tasks) + (self.current is not None)
+
+
+class Shares:
+    """Which worker has which group of trials: every worker has its share of every batch size.
+
+    The last batch size must keep all workers busy to its end.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """Nobody has any."""
+        self._worker: dict[tuple[SearchRound, int], int] = {}
+        self._groups: list[Counter[int]] = [Counter() for _ in range(workers)]  # of each, by batch size
+
+    def worker_of(self, unit: Unit, loads: Sequence[int]) -> int:
+        """The worker that has a unit's group, or from now on the one with the fewest groups of its batch size.
+
+        Args:
+            unit: Whose group.
+            loads: Tasks that wait at each worker.
+        """
+        group, batch_size = (unit.search_round, unit.group), unit.search_round.batch_size
+        if group not in self._worker:
+            counts = [own[batch_size] for own in self._groups]
+            self._worker[group] = worker = self.least(list(zip(counts, loads, strict=True)))
+            self._groups[worker][batch_size] += 1
+        return self._worker[group]
+
+    def least(self, loads: Sequence[Any]) -> int:
+        """The worker with the least load; of those the one with the fewest groups."""
+        return min(range(len(loads)), key=lambda worker: (loads[worker], self._groups[worker].total()))
 
 
 class _Queue:
