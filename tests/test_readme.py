@@ -22,6 +22,7 @@ SHORT = ["search.trials=4", "batch_sizes=[16, 64]", "budget.epochs=3", "--worker
 SHORT_PROBE = ["--batch-sizes", "16,64", "--seconds", "0.02", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_the_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     verbs = [command for command in COMMANDS if command.startswith("batchscope ")]

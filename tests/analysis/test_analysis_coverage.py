@@ -35,6 +35,7 @@ def slack(studies: int) -> float:
     return float(2 * np.sqrt(0.9 * 0.1 / studies))
 
 
+@pytest.mark.slow
 def test_coverage_over_a_few_studies_of_three_kinds() -> None:
     studies = 6
     kinds = (SURFACES[0], SURFACES[4], SURFACES[8])

@@ -160,6 +160,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_init_writes_a_workload_and_a_study_that_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +174,7 @@ def test_init_writes_a_workload_and_a_study_that_run(
     assert "is there already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY.replace("epochs: 6", "epochs: 400").replace("0.15", "0.001"))
     command = [sys.executable, "-m", "batchscope", "run", "study.yaml", "-o", "run", "--workers", "1"]

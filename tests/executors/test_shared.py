@@ -129,6 +129,7 @@ def mapped_kilobytes(smaps: str) -> dict[str, int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_processes_hold_the_data_once_between_them() -> None:
     data = torch.arange(LARGE // 4, dtype=torch.float32).reshape(-1, 16)
     workload = replace(classification(), train=(data, torch.zeros(len(data), dtype=torch.long)))

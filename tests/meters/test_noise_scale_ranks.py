@@ -67,6 +67,7 @@ def by_hand(ranks: int, step: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_ranks_measure_what_one_process_would(tmp_path: Path, ranks: int) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=train, args=(rank, ranks, str(tmp_path))) for rank in range(ranks)]

@@ -259,6 +259,7 @@ def test_packed_equals_looped(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # the compiler's own
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_compiled_equals_eager_in_one_graph(backend: str) -> None:
     _, eager = pair(4, 3, 4)
     compiled = copy.deepcopy(eager)

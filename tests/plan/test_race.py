@@ -161,6 +161,7 @@ def test_every_trial_within_the_margin_is_seen_exactly(courses: list[Course]) ->
 
 
 @given(courses_with_divergence, st.integers(1, 8), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_the_order_of_outcomes_changes_nothing(courses: list[Course], pack: int, shuffle: random.Random) -> None:
     results = []
     for order in (None, shuffle):

@@ -70,6 +70,7 @@ def test_bounds_nest_and_are_restored() -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_the_peak_is_of_the_stretch_not_of_the_past() -> None:
     code = """
 peak = memory.PeakMemory(CPU, own_process=True)
@@ -85,6 +86,7 @@ print(peak.read() // MIB)
 
 
 @linux
+@pytest.mark.slow
 def test_memory_freed_before_does_not_hide_what_is_taken_again() -> None:
     code = """
 small = [torch.ones(1000) for _ in range(20_000)]  # 80 MB that the allocator keeps

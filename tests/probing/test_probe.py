@@ -30,6 +30,7 @@ from batchscope.probing.updates import ProbeSetup, Trainer
 from batchscope.schedules.micro_batches import accumulate_gradients
 from probing import probe_workloads
 from probing.probe_workloads import unpicklable
+from rows import first
 
 MIB = 2**20
 HERE = Path(probe_workloads.__file__)
@@ -98,6 +99,7 @@ def test_the_table_names_what_it_shows(capsys: pytest.CaptureFixture[str], monke
 
 
 @linux
+@pytest.mark.slow
 def test_what_does_not_fit_is_halved_until_it_runs() -> None:
     """8 examples need 6 x 64 MiB; 4 need 6 x 32 MiB."""
     probe = bs.probe(f"{HERE}:hungry", batch_sizes=[8], max_memory=300 * MIB, **QUICK)
@@ -133,12 +135,14 @@ def test_memory_that_runs_out_in_this_process_is_caught_here() -> None:
     assert before not in bounds and resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
+@pytest.mark.slow
 def test_what_never_fits_has_a_reason() -> None:
     workload = unpicklable(replace(probe_workloads.make(), model=lambda: probe_workloads.Limited(0)))
     with pytest.raises(ProbeError, match=r"no update of tensors .*not even one example at a time fits.*MemoryError"):
         bs.probe(workload, batch_sizes=[2, 4], **QUICK)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_later_begins_again_with_less() -> None:
     """As where something else has taken memory meanwhile: what was timed by then counts no more."""
     passes = []
@@ -179,7 +183,7 @@ def test_a_batch_size_that_cannot_be_computed_has_its_reason() -> None:
     assert probe.time_model is None and probe.saturation_batch_size is None
 
 
-@pytest.mark.parametrize("make", ["make", "of_dataset", "of_iterable", "of_stream"])
+@pytest.mark.parametrize("make", first(1, ["of_dataset", "make", "of_iterable", "of_stream"]))
 def test_every_kind_of_training_data(make: str) -> None:
     workload = unpicklable(getattr(probe_workloads, make)())
     probe = bs.probe(workload, batch_sizes=[3, 300], **QUICK)  # more than there are: epochs go on
@@ -189,6 +193,7 @@ def test_every_kind_of_training_data(make: str) -> None:
 
 
 @pytest.mark.parametrize("of", ["other process", "this process"])
+@pytest.mark.slow
 def test_the_process_is_as_it_was(of: str) -> None:
     """To the bit: a model function that hands out the caller's own module, and every random state."""
     net = probe_workloads.normalised()
@@ -354,6 +359,7 @@ def test_the_slowest_and_the_fullest_rank_count() -> None:
     assert timing.spent == pytest.approx(0.6)
 
 
+@pytest.mark.slow
 def test_ranks_agree(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
@@ -374,6 +380,7 @@ def test_ranks_agree(tmp_path: Path) -> None:
     assert all("multiples of the 2 ranks, got 3" in found[rank][1][1] for rank in (0, 1))
 
 
+@pytest.mark.slow
 def test_the_default_list_is_powers_of_two_up_to_the_data() -> None:
     probe = bs.probe(unpicklable(probe_workloads.make()), seconds=0.001, device="cpu", threads=1)
     assert [batch.batch_size for batch in probe.batches] == [1, 2, 4, 8, 16, 32, 64, 128]

@@ -49,6 +49,7 @@ def copied(run: Run, folder: Path, **changes: object) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_replayed_run_has_the_same_bits(first: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("a replayed choice is not measured")

@@ -77,6 +77,7 @@ def test_the_loop_goes_on_where_a_program_fails(whole: Run, tmp_path: Path, monk
     assert again.provenance["choices"]["4"]["program"] == "loop" and again.warnings == told
 
 
+@pytest.mark.slow
 def test_a_folder_whose_program_cannot_run_here_goes_on(whole: Run, tmp_path: Path) -> None:
     do(tmp_path / "run", "search.trials=3")
     path = tmp_path / "run" / "provenance.json"
@@ -90,6 +91,7 @@ def test_a_folder_whose_program_cannot_run_here_goes_on(whole: Run, tmp_path: Pa
     assert "no such program" in run.provenance["choices"]["4"]["reasons"]["captured"]
 
 
+@pytest.mark.slow
 def test_a_folder_goes_on_with_the_program_that_is_pinned_now(whole: Run, tmp_path: Path) -> None:
     do(tmp_path / "run", "search.trials=3")
     run = do(tmp_path / "run", "engine.program=loop")
@@ -113,6 +115,7 @@ def test_a_pinned_program_that_cannot_serve_is_refused_before_training(tmp_path:
     assert Run(tmp_path / "run").trials.is_empty()
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_cannot_be_trained_is_left_out_in_words(tmp_path: Path) -> None:
     seen: list[Progress] = []
     asked = study(*SMALL, "engine={program: auto}", "batch_sizes=[1, 4]")

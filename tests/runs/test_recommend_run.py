@@ -397,6 +397,7 @@ def test_there_is_no_snippet_of_what_is_not_known(run: bs.Run) -> None:
         run.snippet(replace(chosen, hyperparameters={}))
 
 
+@pytest.mark.slow
 def test_curves_of_language_models_of_another_group(data_dir: Path, tmp_path: Path) -> None:
     source = data_dir / "zhang2024" / "derived_steps_to_target.csv"
     if not source.exists():

@@ -40,6 +40,7 @@ HOOKED, PLAIN = [killing.__file__], ["-m", "batchscope"]
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 @pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path, kills: int) -> None:
     """The command itself: its process group killed at once at any time, and driver or workers inside every phase."""
     (tmp_path / "study.yaml").write_text(STUDY)

@@ -88,6 +88,7 @@ def losses(run: Run) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 def test_the_loop_goes_on_in_a_worker_where_a_program_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROGRAMS, "vmap", PROGRAMS["vmap"])  # put back after the workload has broken it here too
     pinned = "engine={program: vmap, dtype: float64, pack_size: 2}"
@@ -135,6 +136,7 @@ def test_threads_are_a_workers_share_and_no_more_than_the_environment_allows(
     assert (tmp_path / "threads").read_text() == str(threads)
 
 
+@pytest.mark.slow
 def test_the_progress_says_that_programs_are_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ask(tmp_path, "normalised")
     (tmp_path / "study.yaml").write_text(STUDY.format(file=tmp_path / "mine.py", function="normalised"))

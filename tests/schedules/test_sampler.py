@@ -139,6 +139,7 @@ def test_resumes_after_any_batch_with_nothing_lost_or_repeated(last_batch: str) 
 
 
 @pytest.mark.parametrize("last_batch", MODES)
+@pytest.mark.slow
 def test_prefetching_workers_do_not_count(last_batch: str) -> None:
     """Two workers draw up to four batches ahead; the state counts what the loop has been handed."""
     whole = served(sampler(last_batch), 0)

@@ -164,6 +164,7 @@ def test_a_mistake_without_a_line_says_what_to_write(name: str, here: Path, caps
     assert ELSEWHERE[name] in said(capsys, "run", "study.yaml", f"workload=mine.py:{name}", "--workers", "0")
 
 
+@pytest.mark.slow
 def test_a_worker_says_the_same(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = said(capsys, "run", "study.yaml", "workload=mine.py:metric_raises", "--workers", "1")
     assert place(here / "mine.py", "return outputs[:, 7]") in message
@@ -174,6 +175,7 @@ def test_a_dry_run_says_the_same(here: Path, capsys: pytest.CaptureFixture[str])
     assert place(here / "mine.py", 'raise ValueError("my code is broken")') in message
 
 
+@pytest.mark.slow
 def test_a_probe_names_the_line_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     probe = ("probe", "mine.py:loss_raises", "--batch-sizes", "2", "--seconds", "0.01")
     assert invoke(list(probe)) == 1
