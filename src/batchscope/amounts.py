@@ -98,6 +98,11 @@ def percent(share: float | None, digits: int = 2) -> str:
     return NOTHING if share is None or math.isnan(share) else f"{number(100 * share, digits)}%"
 
 
+def below_one(value: float) -> str:
+    """A number just below 1, as a momentum is, to two digits of what it lacks: ``0.99873`` as ``0.9987``."""
+    return f"{value:.{1 - math.floor(math.log10(1 - value))}f}".rstrip("0")
+
+
 def duration(seconds: float | None) -> str:
     """``0.25 ms``, ``45.2 s``, ``3 min 20 s``, ``2 h``, ``3 d 4 h``: two units at the most."""
     if seconds is None or not math.isfinite(seconds):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from batchscope.amounts import batch_size, bounds, count, counted, number, percent
+from batchscope.amounts import batch_size, below_one, bounds, count, counted, number, percent
 from batchscope.analysis.points import Point, Value, luck, points
 from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.steps import Curve
@@ -110,7 +110,7 @@ def setting_value(value: Value) -> str:
     if isinstance(value, str):
         return value
     if 0.9 <= value < 1:
-        return f"{value:.{1 - math.floor(math.log10(1 - value))}f}".rstrip("0")
+        return below_one(value)
     return number(value, 3)
 
 

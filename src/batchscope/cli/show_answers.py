@@ -91,7 +91,7 @@ def print_curve(to: Console, curve: Curve, *, everything: bool = False, overhead
             to.print(f"{title:<27}{interval(end)}")
         if regimes.law is not None and (at := regimes.at_overhead(overhead)) is not None:
             law = regimes.law.law
-            to.print(f"{f'{overhead:.0%} over linear scaling':<27}{interval(at)}")
+            to.print(f"{f'{percent(overhead)} over linear scaling':<27}{interval(at)}")
             to.print(f"  of batch size {number(law.measured[0])}, by the law with sharpness {number(law.sharpness)}")
     return 0 if everything else len(found.further)
 
