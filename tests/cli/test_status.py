@@ -46,7 +46,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("batchscope.runs.driver.COMMIT_SECONDS", 0.0)
-        patch.setattr("batchscope.runs.driver.TELL_SECONDS", 0.0)
+        patch.setattr("batchscope.runs.reporter.TELL_SECONDS", 0.0)
         with pytest.raises(runs.Interrupted):
             runs.run(Study.from_text(STUDY), folder, workers=0, on_progress=interrupt)
     return folder
