@@ -24,6 +24,7 @@ twenty times the work: docs/statistics.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ _BEND = 0.5  # of log phi about its line
 _SLOPE = 0.35  # of that line for a doubling of the batch size
 _HEIGHTS = np.geomspace(0.004, 2.5, 48) - 0.004
 _ROUNDS = 3
+_log_gamma = np.vectorize(math.lgamma, otypes=[np.float64])
 # So that the trials that are asked for suffice eight times in ten: docs/statistics.md.
 _SURELY, _LIKELY = 0.75, 0.8
 
@@ -179,8 +181,6 @@ class _Cell:
 
     @classmethod
     def of(cls, likelihoods: Sequence[_Likelihood], octaves: Array, place: int) -> _Cell:
-        from scipy.special import gammaln  # here, because loading it takes as long as a small answer
-
         heights = np.array([one.heights for one in likelihoods])
         exposure = np.array([one.exposure[place] for one in likelihoods])
         log_seen = np.array([one.log_seen[place] for one in likelihoods]) + np.log(np.gradient(_HEIGHTS))
@@ -198,7 +198,7 @@ class _Cell:
             spread = (probability * np.log(exposure) ** 2).sum(1) - mean**2
             line = _line(octaves, np.log(count) - mean, 1 / count + spread + _BEND**2)
         peak = log_density.max(1)
-        whole = peak + np.log(np.exp(log_density - peak[:, None]).sum(1)) + gammaln(shape) - gammaln(voice)
+        whole = peak + np.log(np.exp(log_density - peak[:, None]).sum(1)) + _log_gamma(shape) - _log_gamma(voice)
         return cls(float(whole.sum()), heights, probability, shape, rate)
 
     def draw(self, samples: int, generator: np.random.Generator) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from batchscope.analysis import laws
-from batchscope.analysis.tuned_steps import TunedSteps
+from batchscope.analysis.tuned_steps import TunedSteps, reach_of_one_more
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 
@@ -32,8 +32,6 @@ def tuned_rows(groups: Mapping[int, pl.DataFrame], *, level: float = 0.9, sample
         Medians with the interval of one training; without an interval where there are too few batch sizes for a law and
         no batch size has two rows.
     """
-    from scipy.special import stdtrit  # here, because whoever asks how far a run is need not wait for it
-
     logs = {size: np.log(group.get_column("goal_step").drop_nulls().to_numpy() * 1.0) for size, group in groups.items()}
     logs = {size: steps for size, steps in sorted(logs.items()) if len(steps)}
     whole, freedom = _error(logs)
@@ -54,7 +52,7 @@ def tuned_rows(groups: Mapping[int, pl.DataFrame], *, level: float = 0.9, sample
         median = value + deviation * generator.standard_normal(samples) / np.sqrt(count)
         fresh = median + deviation * generator.standard_normal(samples)
         error = np.sqrt(whole / freedom)
-        reach = float(stdtrit(freedom, (1 + level) / 2) * error * np.sqrt(1 + 1 / count))
+        reach = reach_of_one_more(freedom, count, level) * float(error)
         low, high = (float(np.exp(value + side * reach)) for side in (-1, 1))
         steps_of = Interval(float(np.exp(value)), low, None if missed else high, level)
         found[size] = TunedSteps(trial, steps_of, count, missed, median, fresh, float(error))

@@ -203,9 +203,7 @@ def _promise(
     if not np.isfinite(value) or not freedom:
         known = float(np.exp(value)) if np.isfinite(value) else None
         return TunedSteps(trial, Interval(known, None, None, level), count, misses, none, none, noise, again)
-    from scipy.special import stdtrit  # here, because whoever asks how far a run is need not wait for it
-
-    reach = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance * (1 + 1 / count)))
+    reach = reach_of_one_more(freedom, count, level) * float(np.sqrt(variance))
     generator = numpy_generator("tuned steps", size)
     deviation = np.sqrt(variance * freedom / generator.chisquare(freedom, samples))
     median = value + deviation * generator.standard_normal(samples) / np.sqrt(count)
@@ -213,3 +211,13 @@ def _promise(
     low, high = np.exp(value - reach), np.exp(min(value + reach, _LARGEST))
     steps = Interval(float(np.exp(value)), float(low), None if misses else float(high), level)
     return TunedSteps(trial, steps, count, misses, median, fresh, noise, again)
+
+
+def reach_of_one_more(freedom: float, count: int, level: float) -> float:
+    """How many standard deviations one more training lies at most from the mean of ``count``, in ``level`` of cases.
+
+    The deviation is estimated with ``freedom`` degrees of freedom (Student's distribution).
+    """
+    from scipy.special import stdtrit  # here, because whoever asks how far a run is need not wait for it
+
+    return float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(1 + 1 / count))

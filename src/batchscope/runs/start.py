@@ -57,7 +57,7 @@ def run(
         done.write_report()
         return done
     from batchscope.runs.driver import drive  # here, because a run that is finished needs no torch
-    from batchscope.runs.prepared import prepare
+    from batchscope.runs.prepared import prepare  # here, because a run that is finished needs no torch
 
     shown = bar(str(folder)) if on_progress is None else nullcontext(on_progress)
     with workloads.explained(study.workload), shown as report:
