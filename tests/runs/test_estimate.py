@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from torch import Tensor
 
+from batchscope import runs
 from batchscope.runs.estimate import estimate
 from engine.workbench import Plain, classification, study
 
@@ -32,5 +34,16 @@ def test_a_dry_run_answers_within_ten_seconds(seconds: float) -> None:
     found = estimate(asked, workload=classification(partial(Slow, seconds)))
     assert time.perf_counter() - started < 10
     for row in found.rows:  # a step sleeps for so long, and computes almost nothing beside it
-        least = row.trials * row.steps * row.batch_size * seconds
+        least = row.trainings * row.steps * row.batch_size * seconds
         assert row.train_seconds >= 0.99 * least
+
+
+def test_trainings_again_count_as_a_run_may_take_them(tmp_path: Path) -> None:
+    changes = ["batch_sizes=[8, 32]", "search.trials=3", "search.confirm={seeds: 2, candidates: 2}", "budget.steps=30"]
+    asked = study(*changes, "policy=full", 'goals=["validation/error < 0.99", "validation/error < 0.98"]')
+    found = estimate(asked, workload=classification())
+    run = runs.run(asked, tmp_path / "run", workload=classification())
+    for row in found.rows:
+        trained = run.trials.filter(batch_size=row.batch_size)
+        assert row.trials == 3 == len(trained.filter(replicate=0))
+        assert row.confirmations == 2 * 3 >= len(trained) - 3 > 0  # two candidates of each goal, of three points

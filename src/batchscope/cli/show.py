@@ -92,10 +92,11 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     for row in estimate.rows:
         program = f"{row.choice.program} x {row.choice.pack_size}"
-        step = 1000 * row.train_seconds / (row.trials * row.steps)
+        step = 1000 * row.train_seconds / (row.trainings * row.steps)
         worst = duration(row.train_seconds + row.evaluation_seconds)
-        counts = (row.batch_size, row.trials, row.steps, row.rungs, row.evaluations)
-        table.add_row(*map(number, counts), program, number(step, 3), worst)
+        again = f" + {number(row.confirmations)}" if row.confirmations else ""
+        counts = map(number, (row.steps, row.rungs, row.evaluations))
+        table.add_row(number(row.batch_size), number(row.trials) + again, *counts, program, number(step, 3), worst)
     print_table(to, table)
     for size, reason in estimate.skipped.items():
         say(f"batch size {size} would be left out, because its updates fail: {reason}")
@@ -103,7 +104,8 @@ def print_estimate(to: Console, study: Study, estimate: Estimate) -> None:
     share = evaluation / (evaluation + sum(row.train_seconds for row in estimate.rows))
     workers = f"{counted(estimate.workers, 'worker')} x {counted(estimate.threads, 'thread')}"
     longest = f"at most {duration(estimate.seconds)} on {workers}, {percent(share)} of it evaluation"
-    longest += ", if all trials ran to the budget"
+    again = ", and the best of them again with new seeds" if any(row.confirmations for row in estimate.rows) else ""
+    longest += f", if all trials ran to the budget{again}"
     what = {"race": "; a race ends far earlier", "halving": "; halving drops most of them earlier"}.get(
         study.policy, ""
     )

@@ -52,22 +52,29 @@ class BatchSizeEstimate:
     Attributes:
         batch_size: Which.
         trials: Feasible ones wanted.
+        confirmations: Trainings with new seeds at the most: of the candidates of every goal, on every seed.
         steps: Budget of a trial.
         rungs: At which all trials are waited for.
         evaluations: Evaluations of a trial that is trained to the budget.
         choice: The program, and how it was timed; without timings where a step would have taken too long to try.
-        train_seconds: For all trials to the budget on one worker; a race most often ends far earlier.
+        train_seconds: For all trainings to the budget on one worker; a race most often ends far earlier.
         evaluation_seconds: Likewise, with every evaluation in full; most evaluations of a race end early.
     """
 
     batch_size: int
     trials: int
+    confirmations: int
     steps: int
     rungs: int
     evaluations: int
     choice: ProgramChoice
     train_seconds: float
     evaluation_seconds: float
+
+    @property
+    def trainings(self) -> int:
+        """Trials and confirmations."""
+        return self.trials + self.confirmations
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ def estimate(
                         raise error.__cause__ from None
                 else:
                     last = rows[-1]
-                    per_example = last.train_seconds / last.trials / last.steps / batch_size
+                    per_example = last.train_seconds / last.trainings / last.steps / batch_size
     finally:
         torch.set_num_threads(threads)
     fitted = layout.fit
@@ -221,16 +228,17 @@ class _Timer:
 
     def reckoned(self, step: float, example: float, smaller: BatchSizeEstimate | None) -> BatchSizeEstimate:
         """From the seconds of a step and of an example, or from a smaller batch size whose evaluation was timed."""
-        evaluation = smaller.evaluation_seconds / smaller.trials / smaller.evaluations if smaller else None
+        evaluation = smaller.evaluation_seconds / smaller.trainings / smaller.evaluations if smaller else None
         choice = replace(smaller.choice, timings={}) if smaller else ProgramChoice("loop", 1)
         return self._row(
             choice, step, validation_size(self._training) * example / 3 if evaluation is None else evaluation
         )
 
     def _row(self, choice: ProgramChoice, step: float, evaluation: float) -> BatchSizeEstimate:
-        count, grid = self._study.search.count, self._grid
-        evaluations = len(grid.evaluations())
-        train, evaluation = count * grid.last * step, count * evaluations * evaluation
-        return BatchSizeEstimate(
-            self._training.batch_size, count, grid.last, len(grid.rungs()), evaluations, choice, train, evaluation
-        )
+        search, grid = self._study.search, self._grid
+        count, evaluations = search.count, len(grid.evaluations())
+        again = search.confirm.seeds * min(search.confirm.candidates * len(self._study.goals), count)
+        train, evaluation = (count + again) * grid.last * step, (count + again) * evaluations * evaluation
+        rungs = len(grid.rungs())
+        size = self._training.batch_size
+        return BatchSizeEstimate(size, count, again, grid.last, rungs, evaluations, choice, train, evaluation)
