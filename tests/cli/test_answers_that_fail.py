@@ -37,7 +37,7 @@ def test_rates_that_are_no_numbers_cost_their_analyses_only(imported: Path, caps
     for name in ("learning_rate_rules", "learning_rate_rules_break", "stability"):
         assert "learning rates that are numbers above 0, got 0, 0.1, auto" in analyses[name]["refused"]
     assert isinstance(analyses["expected_steps"], list) and isinstance(analyses["contour"], list)
-    assert invoke(["analyze", str(imported)]) == DONE
+    assert invoke(["analyze", str(imported), "--all"]) == DONE
     assert "not answered by this run (analyze --json says why)" in capsys.readouterr().out
     assert invoke(["report", str(imported)]) == DONE
     page = (imported / "report.html").read_text()

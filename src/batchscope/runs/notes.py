@@ -69,6 +69,6 @@ def read(adapter: TypeAdapter[T], value: object, name: str, folder: Path) -> T:
         return adapter.validate_python(value)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = ".".join(map(str, (name, *fault["loc"])))
+        place = ".".join(str(part) for part in (name, *fault["loc"]) if part != "")  # the one optimizer has no name
         what = f"{place}: {fault['msg']}, got {fault['input']!r:.80}"
         raise StoreError(f"{folder / 'provenance.json'}: {what}: put the right file back") from None
