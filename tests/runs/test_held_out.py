@@ -65,7 +65,7 @@ def test_they_are_shown_apart_and_no_goal_can_name_them(ran: bs.Run) -> None:
     assert set(point["test"]) == {"loss", "error", "confirmations"} and point["test"]["confirmations"]
     page = (ran.folder / "report.html").read_text()
     assert "Test examples" in page and "Nothing was chosen by these numbers" in page
-    with pytest.raises(AnalysisError, match="got 'test/error': it measured"):
+    with pytest.raises(AnalysisError, match="got 'test/error'. It measured"):
         ran.steps_to_result("test/error < 0.5")
 
 

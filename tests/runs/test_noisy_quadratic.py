@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,8 @@ def test_the_mean_loss_is_the_closed_form(optimizer: str) -> None:
     program, steps, replicates = Vmap(Training(loaded, 4)), 20, 200
     losses = np.empty((replicates, steps))
     for replicate in range(replicates):
-        program.training = Training(loaded, 4, replicate)
-        pack = Pack.fresh(program.training, first_trials(study.search, 4, 0, 1))
+        trials = [replace(trial, replicate=replicate) for trial in first_trials(study.search, 4, 0, 1)]
+        pack = Pack.fresh(program.training, trials)
         advanced = advance(program, pack, steps, range(1, steps + 1))
         assert advanced is not None
         losses[replicate] = np.array(advanced[1].metrics["validation/loss"], float).ravel()
