@@ -6,7 +6,7 @@ one small trial. The engine's time is that within ``Worker.run``, which trains a
 process adds: the driver's own processor time for a unit that is computed elsewhere.
 
     python benchmarks/overhead.py                  # 10,000 units
-    python benchmarks/overhead.py --units 300      # a quick evaluation
+    python benchmarks/overhead.py --units 300      # a quick run
 
 Ends in one line of JSON.
 """
@@ -26,7 +26,8 @@ import torch
 from batchscope.engine.choice import ProgramChoice
 from batchscope.executors.worker import Result, Worker
 from batchscope.plan.race import Unit
-from batchscope.runs.driver import Driver
+from batchscope.runs.driver import drive
+from batchscope.runs.prepared import Prepared, prepare
 from batchscope.runs.progress import Progress
 from batchscope.spec.study import Study
 
@@ -39,6 +40,12 @@ budget: {{steps: {steps}}}
 evaluation: {{ratio: 1.05}}
 engine: {{program: loop, pack_size: 1, threads: 1}}
 """
+
+
+def prepared(study: Study, folder: Path, workers: int) -> Prepared:
+    """The study, ready to be driven."""
+    nothing = {"workload": None, "data_dir": None, "replay_choices": None, "max_memory": None}
+    return prepare(study, folder, workers=workers, device="cpu", **nothing)  # type: ignore[arg-type]
 
 
 def measure(units: int, steps: int, workers: int) -> dict[str, float]:
@@ -61,15 +68,13 @@ def measure(units: int, steps: int, workers: int) -> dict[str, float]:
     rungs = 1
     study = Study.from_text(STUDY.format(trials=1, steps=steps))
     with tempfile.TemporaryDirectory() as folder:
-        given = {"workload": None, "workers": workers, "device": "cpu", "data_dir": None, "on_progress": tell}
-        probe = Driver(study, Path(folder) / "probe", **given)  # type: ignore[arg-type]
-        rungs = len(probe._grids[16].rungs())
+        rungs = len(prepared(study, Path(folder) / "rungs", 0).grids[16].rungs())
         study = Study.from_text(STUDY.format(trials=max(1, units // rungs), steps=steps))
-        driver = Driver(study, Path(folder) / "run", **given)  # type: ignore[arg-type]
+        run = prepared(study, Path(folder) / "run", workers)
         Worker.run = timed  # type: ignore[method-assign]
         processor, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         try:
-            driver.run()
+            drive(run, tell)
         finally:
             Worker.run = original  # type: ignore[method-assign]
         seconds = time.perf_counter() - started
