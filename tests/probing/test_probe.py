@@ -438,11 +438,15 @@ def test_lists_of_batch_sizes() -> None:
 @pytest.mark.slow
 def test_the_page_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(
+        "workload: digits/softmax\nbatch_sizes: [8, 32]\ngoals: ['validation/error < 0.2']\nbudget: {epochs: 1}\n"
+        "search: {trials: 4, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}\n"
+    )
     page = (Path(__file__).parents[2] / "docs" / "probe.md").read_text()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (commands,) = (text for kind, text in blocks if kind == "bash")
     for command in commands.splitlines():
-        assert invoke([*shlex.split(command)[1:], "--seconds", "0.01", "--threads", "1"]) == DONE
+        assert invoke([*shlex.split(command, comments=True)[1:], "--seconds", "0.01", "--threads", "1"]) == DONE
     assert bs.Probe.from_json("probe.json").batches[-1].batch_size == 1024
     (code,) = (text for kind, text in blocks if kind == "python")
     exec(compile(code, "probe.md", "exec"), {})

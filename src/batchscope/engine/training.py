@@ -34,6 +34,7 @@ from batchscope.tensors import Pair, Tree, leaves, map_pair
 
 # Of data, parameters and updates. The operations of the model are in bfloat16 where the study asks for it.
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+_SINGLE = torch.finfo(torch.float32).bits
 
 
 # Of an algorithm: numbers that cost something wherever they are used at all.
@@ -153,11 +154,12 @@ def _ends(study: Study) -> dict[str, tuple[Value, ...]]:
 def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module on the device and in the dtype.
 
-    Shared buffers stay shared, and complex ones complex, which ``Module.to`` does not see to. Where parameters have
-    several dtypes, which the model then converts between, only the widest becomes ``dtype``.
+    Shared buffers stay shared, and complex ones complex, which ``Module.to`` does not see to. Where some parameters are
+    in half precision and others are not, which the model then converts between, only those others become ``dtype``.
     """
     kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
-    narrow = kinds - {max(kinds, key=lambda kind: torch.finfo(kind).bits, default=dtype)}
+    half = {kind for kind in kinds if torch.finfo(kind).bits < _SINGLE}
+    narrow = half if half != kinds else set()
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for part in module.modules():
         for name, buffer in part.named_buffers(recurse=False):
