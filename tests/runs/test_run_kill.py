@@ -137,8 +137,12 @@ def test_death_between_any_two_system_calls_of_a_run(
     assert disk.count > 100
     for moment in moments:
         folder = tmp_path / str(moment)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-            Disk(patch, moment)
-            drive(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, moment)
+            # How many calls a run makes differs by a few, with what its clock groups: near the end it may be alive.
+            with pytest.raises(KilledError):
+                drive(folder)
+                if disk.count <= moment:
+                    raise KilledError
         drive(folder)
         assert_same_run(folder, tmp_path / "undisturbed")
