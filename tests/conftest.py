@@ -15,6 +15,13 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+@pytest.fixture
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what a run computes: its page, which takes as long to write, has tests of its own."""
+    monkeypatch.setattr("batchscope.report.page.render", lambda *_, **__: "")
+    monkeypatch.setattr("batchscope.report.sections.sections", lambda *_: [])
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets: ``BATCHSCOPE_DATA``, else ``../shared/data`` beside the checkout."""

@@ -31,18 +31,20 @@ def states(program: Program, count: int = 3, steps: int = 12) -> dict[str, Tenso
     return advanced[0].state
 
 
-def assert_pack_follows_loop(bench: Training, steps: int = 12) -> None:
+def assert_pack_follows_loop(bench: Training, steps: int = 12) -> dict[str, Tensor]:
+    """The loop's state, which that of the pack is found to be."""
     packed, looped = states(Vmap(bench), steps=steps), states(Loop(bench), steps=steps)
     for name, value in looped.items():
         torch.testing.assert_close(packed[name], value, rtol=1e-8, atol=1e-10)
+    return looped
 
 
 @pytest.mark.parametrize("optimizer", RULES)
 def test_every_optimizer_in_a_pack_follows_the_loop(optimizer: str) -> None:
     bench = training(None, f"algorithm.optimizer={optimizer}", RATE)
     before = Pack.fresh(bench, first_trials(bench.loaded.study.search, 8, 0, 3)).state
-    assert not torch.equal(before["parameter/layers.0.weight"], states(Loop(bench))["parameter/layers.0.weight"])
-    assert_pack_follows_loop(bench)
+    looped = assert_pack_follows_loop(bench)
+    assert not torch.equal(before["parameter/layers.0.weight"], looped["parameter/layers.0.weight"])
 
 
 def test_examples_that_the_model_flattens_are_not_taken_for_trials() -> None:

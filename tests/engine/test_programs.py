@@ -55,14 +55,21 @@ def curves(program: Program, size: int, *, count: int = 10, replicate: int = 0) 
     return torch.tensor(rows, dtype=torch.float64)
 
 
-COMPILED = [pytest.param(name, marks=pytest.mark.slow) for name in ("compiled", "compiled_loop")]
-EVERY = ["loop", "traced", "vmap", *COMPILED]
+NAMES = ["loop", "traced", "vmap", "compiled", "compiled_loop"]
+EVERY = first(3, NAMES)
+COMPILED = EVERY[3:]
 
 
-@pytest.mark.parametrize("program", EVERY)
-@pytest.mark.parametrize(
-    ("batch_size", "dtype"), first(2, [(8, "float32"), (8, "bfloat16"), (1, "float32"), (8, "float64")])
-)
+PACKED = [("loop", 8, "float32"), ("traced", 8, "float32"), ("vmap", 8, "float32"), ("vmap", 8, "bfloat16")]
+RARELY = [
+    (program, batch_size, dtype)
+    for program in NAMES
+    for batch_size, dtype in ((8, "float32"), (8, "bfloat16"), (1, "float32"), (8, "float64"))
+    if (program, batch_size, dtype) not in PACKED
+]
+
+
+@pytest.mark.parametrize(("program", "batch_size", "dtype"), first(len(PACKED), PACKED + RARELY))
 def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> None:
     bench = training(None, f"engine.dtype={dtype}", batch_size=batch_size)
     whole = curves(PROGRAMS[program](bench), 10)
@@ -74,10 +81,10 @@ def test_pack_size_changes_no_bit(program: str, batch_size: int, dtype: str) -> 
 @pytest.mark.parametrize("program", EVERY)
 def test_a_program_serves_every_replicate(program: str) -> None:
     first, second = PROGRAMS[program](training()), PROGRAMS[program](training())
-    before = curves(first, 5)
-    other = curves(first, 5, replicate=1)
-    assert torch.equal(other, curves(second, 5, replicate=1)) and not torch.equal(other, before)
-    assert torch.equal(curves(first, 5), before)
+    before = curves(first, 4, count=4)
+    other = curves(first, 4, count=4, replicate=1)
+    assert torch.equal(other, curves(second, 4, count=4, replicate=1)) and not torch.equal(other, before)
+    assert torch.equal(curves(first, 4, count=4), before)
 
 
 def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel() -> None:
@@ -184,14 +191,14 @@ def test_every_graph_follows_the_plain_loop_in_bfloat16(program: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("algorithm", ["{optimizer: nesterov}", "{optimizer: lars, clip_gradient_norm: 0.5}"])
+@pytest.mark.parametrize("algorithm", first(1, ["{optimizer: lars, clip_gradient_norm: 0.5}", "{optimizer: nesterov}"]))
 def test_a_stop_anywhere_changes_no_bit(name: str, algorithm: str) -> None:
     program = PROGRAMS[name]
     bench = training(classification(Deep), "engine.dtype=float32", f"algorithm={algorithm}")
     trials = trials_of(bench, 4)
     straight = advance(program(bench), Pack.fresh(bench, trials), STEPS, EVALUATIONS)
     pack = Pack.fresh(bench, trials)
-    for until in (7, 8, 23, STEPS):
+    for until in (8, 23, STEPS):
         # As a file gives it back: in an order of its own.
         written = load(save(pack.to_tensors("context")))
         saved = Pack.from_tensors(written, trials, "context", torch.device("cpu"))
@@ -407,10 +414,10 @@ def test_a_tiny_study_is_not_timed_and_choosing_takes_a_tenth_of_a_large_one(mon
     assert "must pay" in found.reasons["vmap"] and "must pay" in found.reasons["traced"]
     long = training(None, "budget.steps=100000")
     monkeypatch.setattr(choice, "_loop_seconds", lambda reference: 0.001)
-    started = time.perf_counter()
+    started = time.process_time()  # which a machine with other work to do does not spend
     choose(long, trials_of(long, 10), Engine())
     likely = choice.USUAL_SHARE * 10 * 100_000 * 0.001
-    assert time.perf_counter() - started < max(3.0, choice.CHOOSING_SHARE * likely)
+    assert time.process_time() - started < max(3.0, choice.CHOOSING_SHARE * likely)
 
 
 class Late(Vmap):
@@ -435,10 +442,17 @@ class Fragile(Vmap):
 
 
 @pytest.mark.parametrize(
-    ("program", "reason"),
-    [(Late, "not the loop's: parameter layers.0.weight after step 0 differs"), (Fragile, "one trial alone")],
+    ("program", "reason", "dtype"),
+    first(
+        2,
+        [
+            (Late, "not the loop's: parameter layers.0.weight after step 0 differs", "float32"),
+            (Fragile, "one trial alone", "bfloat16"),
+            (Late, "not the loop's: parameter layers.0.weight after step 0 differs", "bfloat16"),
+            (Fragile, "one trial alone", "float32"),
+        ],
+    ),
 )
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_fastest_is_not_taken_where_it_is_wrong_or_fails(
     program: type[Program], reason: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

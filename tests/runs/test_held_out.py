@@ -22,6 +22,7 @@ ASKED = (
     "search.confirm.seeds=2",
     "goals=['validation/error < 0.5', 'validation/error < 0.35']",
     "keep=best",
+    "engine.program=loop",
 )
 
 

@@ -12,10 +12,10 @@ import torch
 import batchscope as bs
 from batchscope import workloads
 from batchscope.analysis.laws import fit
+from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack
 from batchscope.engine.program import advance
 from batchscope.engine.training import Loaded, Training
-from batchscope.engine.vmap import Vmap
 from batchscope.plan.sampling import first_trials
 from batchscope.workloads.noisy_quadratic import expected_loss, steps_to_goal
 from rows import first
@@ -37,7 +37,7 @@ def test_the_mean_loss_is_the_closed_form(optimizer: str) -> None:
     point = "{learning_rate: 0.3}" if optimizer == "sgd" else "{learning_rate: 0.1, momentum: 0.8}"
     study = bs.Study.from_text(STUDY, [f"algorithm.optimizer={optimizer}", f"search.space={point}"])
     loaded = Loaded(workloads.load(study.workload), study, torch.device("cpu"))
-    program, steps, replicates = Vmap(Training(loaded, 4)), 20, 200
+    program, steps, replicates = Loop(Training(loaded, 4)), 20, 200
     losses = np.empty((replicates, steps))
     for replicate in range(replicates):
         trials = [replace(trial, replicate=replicate) for trial in first_trials(study.search, 4, 0, 1)]

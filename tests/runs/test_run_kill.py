@@ -115,7 +115,7 @@ def drive(folder: Path) -> None:
     found = study(
         "engine.program=loop",
         "engine.pack_size=2",
-        "search.trials=4",
+        "search.trials=3",
         "batch_sizes=[8, 16]",
         "search.confirm.seeds=1",
         "search.widen={edge: 0.3, rounds: 1}",
@@ -124,7 +124,8 @@ def drive(folder: Path) -> None:
     runs.run(found, folder, workload=classification())
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("without_page")
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_death_between_any_two_system_calls_of_a_run(
     tmp_path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

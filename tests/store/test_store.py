@@ -361,16 +361,16 @@ def test_small_segments_are_merged_by_their_total_also_across_restarts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many batch sizes with a few commits each, by drivers that are soon killed, are as many files to read."""
-    monkeypatch.setattr(batchscope.store.store, "MERGE_PAIRS", 12)
+    monkeypatch.setattr(batchscope.store.store, "MERGE_PAIRS", 6)
     create(folder).close()
-    sizes, most = range(8, 14), 0
+    sizes, most = range(8, 11), 0
     for rung in range(len(RUNGS)):
         for pack in range(4):
             with Store.open(folder, write=True) as store:
                 for size in sizes:
                     store.commit(*unit(size, pack, rung))
                     most = max(most, len(list((folder / "trials").iterdir())))
-    assert most <= 12 + len(sizes)
+    assert most <= 6 + len(sizes)
     trials, evaluations = content(Store.open(folder))
     assert len(trials) == len(sizes) * 4 * TRIALS and len(evaluations) == len(trials) * len(RUNGS) * EVALUATIONS_A_RUNG
     assert set(trials["steps"]) == {RUNGS[-1]}

@@ -98,7 +98,7 @@ def assert_prefix(folder: Path, counts: tuple[int, ...]) -> None:
         assert store.warnings == []
 
 
-@pytest.mark.parametrize(("start", "stride"), [(0, 13), pytest.param(0, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("start", "stride"), [(0, 41), pytest.param(0, 1, marks=pytest.mark.slow)])
 def test_death_at_every_primitive_leaves_whole_units(
     tmp_path: Path, start: int, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,9 +51,11 @@ def some(workload: Workload, count: int = 64) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_workload_trains_and_is_judged_per_example(name: str, folder: Path | None) -> None:
+def test_every_workload_is_loaded_the_same_twice_trains_and_is_judged_per_example(
+    name: str, folder: Path | None
+) -> None:
     workload = workloads.load(name, folder)
-    assert workload.name == name
+    assert workload.name == name and workload.fingerprint() == workloads.load(name, folder).fingerprint()
     torch.manual_seed(0)
     model = workload.model()
     inputs, targets = some(workload)
@@ -74,11 +76,6 @@ def test_every_workload_trains_and_is_judged_per_example(name: str, folder: Path
         assert values.shape == (64,)
         assert set(values.tolist()) <= {0.0, 1.0}
         assert torch.equal(values == 0, outputs.argmax(1) == labels)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_loading_twice_gives_the_same_workload(name: str, folder: Path | None) -> None:
-    assert workloads.load(name, folder).fingerprint() == workloads.load(name, folder).fingerprint()
 
 
 def test_names_say_the_model() -> None:
