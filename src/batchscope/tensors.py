@@ -67,3 +67,8 @@ def under_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of a flat state under ``prefix/``, without the prefix."""
     start = f"{prefix}/"
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def size_of(examples: Tree) -> int:
+    """How many examples there are, along the first dimension."""
+    return int(next(leaves(examples)).shape[0])

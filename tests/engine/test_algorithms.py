@@ -91,7 +91,7 @@ def test_discarding_leaves_the_largest_losses() -> None:
     assert advanced is not None and isinstance(inputs, Tensor) and isinstance(targets, Tensor)
     losses = F.cross_entropy(bench.loaded.module(trial.seed)(inputs), targets, reduction="none")
     expected = losses.sort().values[4:].mean().item()
-    assert advanced[1].metrics["train/loss"][0][0] == pytest.approx(expected, rel=1e-12)
+    assert advanced[1].metrics["train/running_loss"][0][0] == pytest.approx(expected, rel=1e-12)
 
 
 STEPS_DOWN = "{name: piecewise_constant, unit: epochs, steps: [2, 4], factors: [0.5, 0.25]}"

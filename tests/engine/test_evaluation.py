@@ -87,7 +87,7 @@ def test_values_are_means_over_all_examples_and_no_evaluation_beyond_a_goal_is_m
                 assert bound is not None and truth >= bound and step != 6
             else:
                 assert value == truth and bound is None
-                for name in ("validation/loss", "train/loss"):
+                for name in ("validation/loss", "train/running_loss"):
                     assert watched.metrics[name][row][k] == complete.metrics[name][row][k]
     assert early > 15
     for k in range(6):  # a trial ends at its first evaluation beyond the harder goal

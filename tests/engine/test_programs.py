@@ -266,15 +266,15 @@ def test_evaluation_is_the_mean_over_all_validation_examples(program: type[Progr
     assert found["error"][0] == pytest.approx(error(outputs, targets).mean().item(), rel=1e-12)
 
 
-def test_train_loss_is_the_mean_over_the_batches_since_the_last_evaluation() -> None:
+def test_the_running_loss_is_the_mean_over_the_batches_since_the_last_evaluation() -> None:
     bench = training(classification(lambda: Plain(0.0)))
     trials = trials_of(bench, 2)
     every = advance(Vmap(bench), Pack.fresh(bench, trials), 12, range(1, 13))
     some = advance(Vmap(bench), Pack.fresh(bench, trials), 12, (4, 12))
     assert every is not None and some is not None
-    losses = torch.tensor(every[1].metrics["train/loss"], dtype=torch.float64)
+    losses = torch.tensor(every[1].metrics["train/running_loss"], dtype=torch.float64)
     expected = torch.stack([losses[:4].mean(0), losses[4:].mean(0)])
-    found = torch.tensor(some[1].metrics["train/loss"], dtype=torch.float64)
+    found = torch.tensor(some[1].metrics["train/running_loss"], dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
@@ -288,7 +288,7 @@ def test_smoothing_is_cross_entropy_against_the_smoothed_target() -> None:
     seed_step(bench, 0)
     expected = F.cross_entropy(model(inputs), targets, label_smoothing=0.1).item()
     assert advanced is not None
-    assert advanced[1].metrics["train/loss"][0][0] == pytest.approx(expected, rel=1e-12)
+    assert advanced[1].metrics["train/running_loss"][0][0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:

@@ -137,7 +137,7 @@ def test_states_beyond_the_limit_wait_on_disk_and_change_nothing(tmp_path: Path)
                     Unit(SearchRound(8), group, step_ranges, (until,), (trial,)), ProgramChoice("loop", 1)
                 )
                 assert result is not None
-                found.append(result.evaluations.metrics["train/loss"])
+                found.append(result.evaluations.metrics["train/running_loss"])
         assert len(kept) == (0 if number == 0 else 3)
         states.append(found)
     assert states[0] == states[1]

@@ -321,7 +321,7 @@ def test_the_best_points_are_run_again_with_new_seeds(tmp_path: Path) -> None:
     rates = again.filter(pl.col("index") == best["index"][0], pl.col("batch_size") == best["batch_size"][0])
     assert set(rates["hyperparameter/learning_rate"]) == set(best["hyperparameter/learning_rate"])
     losses = run.measurements.filter(pl.col("step") == 1).collect().join(rates.select("trial"), on="trial")
-    assert losses["train/loss"].n_unique() == 3  # their own data order and initial values
+    assert losses["train/running_loss"].n_unique() == 3  # their own data order and initial values
     assert table["tuned_seeds"][0] == 3 and table["tuned"][0] > 0
     with pytest.MonkeyPatch.context() as patch:
         Counting(patch, stop_after=9)

@@ -29,7 +29,7 @@ def test_the_workload_file_loads(tmp_path: Path) -> None:
     path = tmp_path / "my_workload.py"
     path.write_text(block)
     workload = workloads.load(f"{path}:make")
-    assert workload.metric_names == ("train/loss", "validation/loss", "validation/error")
+    assert workload.metric_names == ("validation/loss", "validation/error", "train/loss", "train/error")
     assert isinstance(workload.train, tuple)
     outputs = workload.model()(workload.train[0][:7])
     for function in (workload.loss, *workload.metrics.values()):

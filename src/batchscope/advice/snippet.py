@@ -202,6 +202,8 @@ def _main(study: Study, option: Option) -> list[str]:
     loss = f"lambda model, part, update: hand.loss({', '.join(['model', 'part', *extras])})"
     given = f", dtype={study.engine.dtype!r}" if study.engine.dtype != "float32" else ""
     given += f", metrics={study.metrics!r}" if study.metrics else ""
+    sampled = study.evaluation.train_examples
+    given += f", train_examples={sampled}" if sampled else ""
     return [
         'if __name__ == "__main__":',
         f"    seed = int(sys.argv[1]) if len(sys.argv) > 1 else {study.seed + 1}",

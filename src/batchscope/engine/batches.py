@@ -21,6 +21,9 @@ from batchscope.spec.examples import Examples, collated, together
 from batchscope.spec.workload import Stream, Workload
 from batchscope.tensors import Pair, map_pair
 
+# The replicate whose stream nobody is trained on.
+_NOBODY = -1
+
 
 def placed(pair: Pair, dtype: torch.dtype, device: torch.device) -> Pair:
     """On the device, with floating-point tensors in the dtype of the training."""
@@ -29,6 +32,14 @@ def placed(pair: Pair, dtype: torch.dtype, device: torch.device) -> Pair:
         return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
 
     return map_pair(place, pair)
+
+
+def train_sample(
+    workload: Workload, count: int, dtype: torch.dtype, device: torch.device, reader: Reader | None = None
+) -> Pair:
+    """So many training examples, or all that there are, drawn at random: the same in every study of a workload."""
+    most = count if workload.train_size is None else min(count, workload.train_size)
+    return Batches(workload, 0, _NOBODY, dtype, device, reader).take(0, most)
 
 
 class Batches:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import count
 from operator import itemgetter
 from pathlib import Path
@@ -15,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from batchscope.engine.batches import Batches, placed
+from batchscope.engine.batches import Batches, placed, train_sample
 from batchscope.engine.calling import called
-from batchscope.engine.evaluate import LATER_PART_ELSEWHERE, per_example, size_of
+from batchscope.engine.evaluate import LATER_PART_ELSEWHERE, per_example
 from batchscope.engine.training import DTYPES, losses, smoothed
 from batchscope.machine.devices import resolve_device
 from batchscope.schedules import SmallLossDiscard
@@ -25,7 +26,7 @@ from batchscope.seeds import seeded
 from batchscope.spec.examples import as_tensors
 from batchscope.spec.goal import Goal
 from batchscope.spec.workload import Workload
-from batchscope.tensors import Pair, map_pair
+from batchscope.tensors import Pair, map_pair, size_of
 from batchscope.workloads import load
 
 
@@ -47,6 +48,7 @@ class ByHand:
         dtype: str = "float32",
         data_dir: str | Path | None = None,
         metrics: tuple[str, ...] = (),
+        train_examples: int | None = None,
     ) -> None:
         """Load the data and place it; a workload that is not there, or fails, is a ``WorkloadError``.
 
@@ -57,12 +59,15 @@ class ByHand:
             dtype: ``float32``, ``float64`` or ``bfloat16``, as in a study.
             data_dir: Where data sets lie; None for ``BATCHSCOPE_DATA`` or the user's cache directory.
             metrics: Further ones by name.
+            train_examples: How many goals on training examples are measured on, ``evaluation.train_examples`` of a
+                study; None for as many as there are validation examples.
         """
         given = load(workload, data_dir) if isinstance(workload, str) else workload
         self.workload, self._seed = given.measuring(metrics), seed
         self.device, self._dtype, self._low = torch.device(resolve_device(device)), DTYPES[dtype], dtype == "bfloat16"
         validation = as_tensors(self.workload.validation, self.workload.target)
         self._validation: Pair = placed(validation, self._dtype, self.device)
+        self._train_examples = train_examples or size_of(self._validation)
 
     @property
     def train_size(self) -> int | None:
@@ -108,7 +113,10 @@ class ByHand:
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Means over all validation examples, ``{"validation/loss": 0.21, ...}``; the model stays in its mode."""
-        was_training, total = model.training, size_of(self._validation)
+        return {f"validation/{name}": value for name, value in self._means(model, self._validation).items()}
+
+    def _means(self, model: nn.Module, examples: Pair) -> dict[str, float]:
+        was_training, total = model.training, size_of(examples)
         own = self.workload.loss_per == "batch"
         size = min(self.workload.evaluation_batch_size if own else LATER_PART_ELSEWHERE, total)
         whole = {name: factory() for name, factory in self.workload.whole_metrics.items()}
@@ -117,7 +125,7 @@ class ByHand:
         model.eval()
         with torch.no_grad(), self._precision():
             for start in range(0, total, size):
-                inputs, targets = map_pair(itemgetter(slice(start, start + size)), self._validation)
+                inputs, targets = map_pair(itemgetter(slice(start, start + size)), examples)
                 outputs = called(model, inputs)
                 for name, values in per_example(self.workload, outputs, targets).items():
                     if name != "loss" or not own or len(values) == size:  # a loss of fewer examples is another
@@ -128,14 +136,17 @@ class ByHand:
         model.train(was_training)
         means = {name: value / counts[name] for name, value in sums.items()}
         means |= {name: metric.value(means[metric.of]) for name, metric in self.workload.of_means.items()}
-        means |= {name: float(metric.compute()) for name, metric in whole.items()}
-        return {f"validation/{name}": value for name, value in means.items()}
+        return means | {name: float(metric.compute()) for name, metric in whole.items()}
 
     def reached(self, model: nn.Module, goal: str | Goal) -> bool:
-        """Whether a model is beyond a goal on the validation examples."""
+        """Whether a model is beyond a goal, on the validation examples or on a study's sample of the training ones."""
         goal = Goal.parse(goal) if isinstance(goal, str) else goal
-        value = self.measure(model)[goal.metric]
-        return value < goal.threshold if goal.side == "<" else value > goal.threshold
+        examples = self._train_sample if goal.data == "train" else self._validation
+        return goal.is_reached(self._means(model, examples)[goal.measure])
+
+    @cached_property
+    def _train_sample(self) -> Pair:
+        return train_sample(self.workload, self._train_examples, self._dtype, self.device)
 
     def _precision(self) -> nullcontext[None] | torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16) if self._low else nullcontext()

@@ -22,7 +22,7 @@ from batchscope.engine.training import Training, losses, shape_of
 from batchscope.errors import WorkloadError
 from batchscope.spec.goal import Goal
 from batchscope.spec.workload import Workload
-from batchscope.tensors import Pair, Tree, leaves, map_pair
+from batchscope.tensors import Pair, Tree, map_pair, size_of
 
 State = dict[str, Tensor]
 Accumulators = Mapping[str, Any]
@@ -80,11 +80,6 @@ def parts(training: Training, examples: Pair | None = None) -> Iterator[Part]:
         yield Part(map_pair(itemgetter(slice(begin, end)), examples), end - start, end)
 
 
-def size_of(examples: Pair) -> int:
-    """How many examples there are."""
-    return int(next(leaves(examples)).shape[0])
-
-
 def _bounds(count: int, later: int) -> Iterator[tuple[int, int, int]]:
     """(start, end, examples to compute) of every part: one size for the first, one for the others."""
     if count < FEW:
@@ -104,6 +99,12 @@ def validation_size(training: Training) -> int:
     return size_of(training.loaded.validation)
 
 
+def evaluated_size(training: Training) -> int:
+    """The examples of an evaluation in full: N, and those of the training data that are measured too."""
+    sample = training.loaded.train_sample
+    return validation_size(training) + (0 if sample is None else size_of(sample))
+
+
 def ends_evaluations_early(training: Training) -> bool:
     """Whether evaluations may end before all examples: where study and loss let them, and there are not just a few."""
     averages = training.loaded.workload.loss_per == "example"
@@ -116,7 +117,7 @@ def per_example(workload: Workload, outputs: Any, targets: Tree) -> dict[str, Te
     Raises:
         WorkloadError: If a metric does not give one value per example.
     """
-    count = int(next(leaves(targets)).shape[0])
+    count = size_of(targets)
     values = {"loss": losses(workload, outputs, targets)}
     if workload.loss_per == "batch":
         values["loss"] = values["loss"].expand(count)
@@ -145,8 +146,8 @@ def evaluate(
         training: Whose examples.
         state: Of K trials.
         trials: Those to be evaluated; all if not given.
-        goals: For each of them the goals on validation metrics that it is watched for: its evaluation ends once it is
-            out of reach of them all. If not given, none ends.
+        goals: For each of them the goals on metrics of these examples that it is watched for: its evaluation ends once
+            it is out of reach of them all. If not given, none ends.
         examples: Others than the validation examples.
 
     Returns:
@@ -159,7 +160,7 @@ def evaluate(
     factories = workload.whole_metrics
     whole = [{name: factory() for name, factory in factories.items()} for _ in range(count)]
     asked = {k: [_of_mean(goal, workload) for goal in own] for k, own in (goals or {}).items()}
-    sums = Sums(count, {goal.metric.removeprefix("validation/") for own in asked.values() for goal in own})
+    sums = Sums(count, {goal.measure for own in asked.values() for goal in own})
     taken = [0] * count
     own, decided, without_loss = needed, 0, 0
     for part in parts(training, examples):
@@ -193,10 +194,10 @@ def evaluate(
 
 def _of_mean(goal: Goal, workload: Workload) -> Goal:
     """The goal, or the same on the mean that its metric follows from."""
-    metric = workload.of_means.get(goal.metric.removeprefix("validation/"))
+    metric = workload.of_means.get(goal.measure)
     if metric is None or not math.isfinite(threshold := metric.inverse(goal.threshold)):
         return goal
-    return replace(goal, metric=f"validation/{metric.of}", threshold=threshold)
+    return replace(goal, metric=f"{goal.data}/{metric.of}", threshold=threshold)
 
 
 def is_due(seen: int, decided: int) -> bool:
@@ -206,7 +207,7 @@ def is_due(seen: int, decided: int) -> bool:
 
 def _is_near(goal: Goal, samples: Mapping[str, list[Sample]], k: int) -> bool:
     """Whether trial ``k`` may be beyond a goal, for all that is known."""
-    own = samples.get(goal.metric.removeprefix("validation/"))
+    own = samples.get(goal.measure)
     return own is None or not own[k].is_out_of_reach(goal)
 
 

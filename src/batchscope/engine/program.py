@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from batchscope.engine.evaluate import Accumulators, evaluate, validation_size
+from batchscope.engine.evaluate import Accumulators, evaluate
 from batchscope.engine.pack import Pack, State, to_evaluate
 from batchscope.engine.training import Settings, Training
 from batchscope.engine.watch import Standing, Watch
-from batchscope.spec.goal import TEST, Goal
+from batchscope.spec.goal import RUNNING_LOSS, TEST, Goal
 from batchscope.spec.trial import Trial
-from batchscope.tensors import Pair
+from batchscope.tensors import Pair, size_of
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,18 @@ def _evaluation(
     program: Program, pack: Pack, standing: Standing, watch: Watch, losses: list[float]
 ) -> dict[str, list[float | None]]:
     """Name to a value for every trial, at the step where a pack stands."""
-    alive, training = standing.alive, program.training
+    alive, loaded = standing.alive, program.training.loaded
     early = watch.full is not None and pack.step not in watch.full
-    goals = {k: standing.open(k) for k in alive} if early else None
-    values, taken = evaluate(program.evaluate, training, pack.state, alive, goals)
-    measured = {f"validation/{name}": value for name, value in values.items()}
-    trained = {"train/loss": [loss if k not in standing.ends else None for k, loss in enumerate(losses)]}
-    return trained | measured | standing.decided(taken, validation_size(training))
+    found: dict[str, list[float | None]] = {
+        RUNNING_LOSS: [loss if k not in standing.ends else None for k, loss in enumerate(losses)]
+    }
+    for data, examples in (("train", loaded.train_sample), ("validation", loaded.validation)):
+        if examples is not None:
+            goals = {k: standing.open(k, data) for k in alive} if early else None
+            values, taken = evaluate(program.evaluate, program.training, pack.state, alive, goals, examples)
+            found |= {f"{data}/{name}": value for name, value in values.items()}
+            found |= standing.decided(taken, size_of(examples), data)
+    return found
 
 
 def _tested(program: Program, pack: Pack, trials: Sequence[int]) -> dict[str, list[float | None]]:

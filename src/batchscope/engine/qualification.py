@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ AMPLIFIED = 32.0
 TURNED = 0.02
 
 Range = tuple[int, int]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class Reference:
@@ -51,7 +53,7 @@ class Reference:
         bits = torch.bfloat16 if training.loaded.study.engine.dtype == "bfloat16" else training.loaded.dtype
         self._precision, self._stored = torch.finfo(bits).eps, torch.finfo(training.loaded.dtype).eps
         self._steps: dict[tuple[int, Range, bool], tuple[State, State, Tensor]] = {}
-        self._values: dict[tuple[int, int, bool], dict[str, Tensor]] = {}
+        self._values: dict[tuple[int, Shapes, bool], dict[str, Tensor]] = {}
 
     @cached_property
     def ranges(self) -> list[Range]:
@@ -67,10 +69,11 @@ class Reference:
 
     @cached_property
     def parts(self) -> list[Part]:
-        """One part of the validation examples of every size that there is."""
-        found: dict[int, Part] = {}
-        for part in parts(self.training):
-            found.setdefault(int(next(leaves(part.examples)).shape[0]), part)
+        """One part of the examples that are evaluated of every size, and other shape, that there is."""
+        found: dict[Shapes, Part] = {}
+        sample = self.training.loaded.train_sample
+        for part in chain(parts(self.training), parts(self.training, sample) if sample else ()):
+            found.setdefault(_shapes(part), part)
         return list(found.values())
 
     def after(self, trial: int, steps: Range, *, moved: bool = False) -> tuple[State, State, Tensor]:
@@ -127,12 +130,13 @@ class Reference:
 
     def values(self, trial: int, part: Part, *, moved: bool = False) -> dict[str, Tensor]:
         """(B,) values of validation examples after the first steps; ``moved`` as for ``after``."""
-        if (trial, part.end, moved) not in self._values:
+        key = trial, _shapes(part), moved
+        if key not in self._values:
             state = self.after(trial, self.ranges[:2][-1])[1]
             state = self._move(state) if moved else state
             found = self.loop.evaluate(state, part.examples, (), part.end - part.fresh)
-            self._values[trial, part.end, moved] = {name: value[0] for name, value in found.items()}
-        return self._values[trial, part.end, moved]
+            self._values[key] = {name: value[0] for name, value in found.items()}
+        return self._values[key]
 
     def _move(self, state: State) -> State:
         """Every parameter and buffer changed in its last bits."""
@@ -203,6 +207,10 @@ def qualify(program: Program, reference: Reference, count: int, fewest: int = 1)
         first, few = {name: value[:fewest] for name, value in full.items()}, Settings.of(training, trials[:fewest])
         found, sums = program.train(first, few, *steps)
         reference.check_steps(0, steps, _row(found, 0), sums[0])
+
+
+def _shapes(part: Part) -> Shapes:
+    return tuple(tuple(tensor.shape) for tensor in leaves(part.examples))
 
 
 def _row(state: State, k: int) -> State:

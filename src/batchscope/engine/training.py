@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batchscope.engine.batches import Batches, placed
+from batchscope.engine.batches import Batches, placed, train_sample
 from batchscope.engine.reading import Reader
 from batchscope.errors import WorkloadError
 from batchscope.hutchinson import signs
@@ -30,7 +30,7 @@ from batchscope.spec.space import OPTIMIZER, Choice, Value
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial
 from batchscope.spec.workload import PerExample, Workload
-from batchscope.tensors import Pair, Tree, leaves, map_pair
+from batchscope.tensors import Pair, Tree, leaves, map_pair, size_of
 
 # Of data, parameters and updates. The operations of the model are in bfloat16 where the study asks for it.
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
@@ -43,8 +43,8 @@ OPTIONAL = ("clip_gradient_norm", "average_weights")
 
 def in_random_order(examples: Pair, seed: int) -> Pair:
     """So that the first examples are a random sample of all of them, whatever the order that they came in."""
-    first = next(leaves(examples))
-    order = torch.randperm(int(first.shape[0]), generator=torch_generator(seed, "validation")).to(first.device)
+    order = torch.randperm(size_of(examples), generator=torch_generator(seed, "validation"))
+    order = order.to(next(leaves(examples)).device)
     return map_pair(lambda tensor: tensor.index_select(0, order), examples)
 
 
@@ -72,6 +72,7 @@ class Loaded:
             self.test = in_random_order(test, study.seed)
         self._batches: dict[int, Batches] = {}
         self._reader = Reader.of(workload)
+        self.train_sample = self._train_sample()
         # An evaluation is the same at every batch size: its graphs are shared.
         self.graphs: dict[tuple[object, ...], Callable[..., Any]] = {}
         self._of: dict[str, Loaded] = {}
@@ -109,6 +110,13 @@ class Loaded:
             given = self.workload, self.study.seed, replicate, self.dtype, self.device
             self._batches[replicate] = Batches(*given, self._reader)
         return self._batches[replicate]
+
+    def _train_sample(self) -> Pair | None:
+        """Training examples that evaluations measure too; None where the study wants none."""
+        if not self.study.measures_training:
+            return None
+        count = self.study.evaluation.train_examples or size_of(self.validation)
+        return train_sample(self.workload, count, self.dtype, self.device, self._reader)
 
     def precision(self) -> AbstractContextManager[object]:
         """What the model and its loss are called under: autocast, where the study asks for bfloat16."""
@@ -306,7 +314,7 @@ def losses(workload: Workload, outputs: Any, targets: Tree) -> Tensor:
         WorkloadError: If it has another shape.
     """
     found = workload.loss(outputs, targets)
-    count = int(next(leaves(targets)).shape[0])
+    count = size_of(targets)
     if workload.loss_per == "batch":
         if not isinstance(found, Tensor) or found.numel() != 1:
             raise WorkloadError(

@@ -33,7 +33,7 @@ class Watch:
         """The columns for what evaluations that ended early have found."""
         if self.full is None:
             return ()
-        return tuple(dict.fromkeys(goal.bound for goal in self.goals if goal.is_validated))
+        return tuple(dict.fromkeys(goal.bound for goal in self.goals))
 
 
 class Standing:
@@ -63,27 +63,31 @@ class Standing:
         """Trials that are not over."""
         return [k for k in range(self._trials) if k not in self.ends]
 
-    def open(self, k: int) -> list[Goal]:
-        """The goals on validation metrics that trial ``k`` is watched for."""
+    def open(self, k: int, data: str = "validation") -> list[Goal]:
+        """The goals on metrics of some data that trial ``k`` is watched for."""
         reached = self._reached[k] - self._kept
-        return [goal for goal in self._watch.goals if goal.is_validated and goal not in reached]
+        return [goal for goal in self._watch.goals if goal.data == data and goal not in reached]
 
-    def decided(self, examples: Sequence[int], total: int) -> dict[str, list[float | None]]:
-        """What evaluations that ended early say: how many examples they took, and which bounds they found.
+    def decided(self, examples: Sequence[int], total: int, data: str = "validation") -> dict[str, list[float | None]]:
+        """What evaluations that ended early say: which bounds they found, and how many validation examples they took.
 
         Args:
             examples: For each trial, how many were evaluated.
             total: How many there are.
+            data: Of which they are.
         """
         if self._watch.full is None:
             return {}
-        found: dict[str, list[float | None]] = {name: [None] * self._trials for name in self._watch.bounds}
+        bounds = [name for name in self._watch.bounds if name.startswith(f"{data}/")]
+        found: dict[str, list[float | None]] = {name: [None] * self._trials for name in bounds}
         for k in self.alive:
-            for goal in self.open(k) if examples[k] < total else ():
+            for goal in self.open(k, data) if examples[k] < total else ():
                 before = found[goal.bound][k]
                 # The easiest goal that the trial is not beyond says the most.
                 worse = max if goal.side == "<" else min
                 found[goal.bound][k] = goal.threshold if before is None else worse(goal.threshold, before)
+        if data != "validation":
+            return found
         taken: list[float | None] = [None if k in self.ends else float(count) for k, count in enumerate(examples)]
         return {EXAMPLES: taken, **found}
 

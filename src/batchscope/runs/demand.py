@@ -28,7 +28,7 @@ from batchscope.spec.examples import Examples, Passes
 from batchscope.spec.study import Study
 from batchscope.spec.trial import by_optimizer
 from batchscope.spec.workload import Workload
-from batchscope.tensors import Tree, leaves, map_tree
+from batchscope.tensors import Tree, leaves, map_tree, size_of
 
 MiB = 2**20
 # What torch loads when a pack is traced for the first time: measured as 150 to 160 MiB with torch 2.13.
@@ -93,7 +93,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     scale = torch.empty(0, dtype=loaded.dtype).element_size()
     pairs = [pair for pair in (workload.train, workload.validation, workload.test) if isinstance(pair, tuple)]
     tensors = [tensor for pair in pairs for tensor in leaves(pair)]
-    data = sum(t.numel() * (scale if t.is_floating_point() else t.element_size()) for t in tensors)
+    data = sum(_bytes(tensor, scale) for tensor in tensors) + _sample_bytes(study, workload, scale)
     raw = sum(tensor.nbytes for tensor in tensors)
     graph = any(training.rule.needs_hessian_diagonal for training, _ in each)
     step, evaluation = _measured(loaded, workload, graph) if device == "cpu" else ((0.0, 0.0), 0)
@@ -108,6 +108,21 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
         trials=study.search.count,
         loops=loops,
     )
+
+
+def _sample_bytes(study: Study, workload: Workload, scale: int) -> int:
+    """Of the training examples that evaluations measure too."""
+    if not study.measures_training or not isinstance(workload.train, tuple):
+        return 0
+    held_out, all_of_it = workload.validation, size_of(workload.train)
+    count = size_of(held_out) if isinstance(held_out, tuple) else all_of_it
+    share = min(1.0, (study.evaluation.train_examples or count) / all_of_it)
+    return int(share * sum(_bytes(tensor, scale) for tensor in leaves(workload.train)))
+
+
+def _bytes(tensor: torch.Tensor, scale: int) -> int:
+    """In the dtype of the training, whose numbers take ``scale`` each."""
+    return tensor.numel() * (scale if tensor.is_floating_point() else tensor.element_size())
 
 
 def _measured(loaded: Loaded, workload: Workload, graph: bool) -> tuple[tuple[float, float], int]:
@@ -138,7 +153,7 @@ def _measured(loaded: Loaded, workload: Workload, graph: bool) -> tuple[tuple[fl
     data = workload.validation
     part = LATER_PART["cpu"] if workload.loss_per == "example" else workload.evaluation_batch_size
     if isinstance(data, tuple):
-        part = min(part, int(next(leaves(data)).shape[0]))
+        part = min(part, size_of(data))
     return (max(0.0, steps[0] - PROBED[0] * slope), slope), int(evaluations[0] + evaluation * part)
 
 

@@ -21,7 +21,7 @@ from batchscope.engine.choice import (
     milliseconds_per_step,
     program_of,
 )
-from batchscope.engine.evaluate import Part, parts, validation_size
+from batchscope.engine.evaluate import Part, evaluated_size, parts
 from batchscope.engine.pack import Pack
 from batchscope.engine.randomness import keeping_generators
 from batchscope.engine.training import Loaded, Training, losses
@@ -35,7 +35,7 @@ from batchscope.runs.workers_and_packs import lay_out
 from batchscope.spec.study import Study
 from batchscope.spec.trial import Trial, by_optimizer
 from batchscope.spec.workload import Workload
-from batchscope.tensors import leaves
+from batchscope.tensors import size_of
 
 # For timing steps and evaluations at all batch sizes together; what would take longer is reckoned from smaller ones.
 TIMED_SECONDS = 6.0
@@ -204,7 +204,7 @@ class _Timer:
     @property
     def evaluated(self) -> int:
         """Examples that a choice, and the timing after it, evaluate at the least: a part of every size, two again."""
-        sizes = [int(next(leaves(part.examples)).shape[0]) for part in parts(self._training)]
+        sizes = [size_of(part.examples) for part in parts(self._training)]
         return sum(set(sizes)) + TIMED_EVALUATIONS * sizes[-1]
 
     def timed(self, recorded: ProgramChoice | None, trials: list[Trial], seconds: float) -> BatchSizeEstimate:
@@ -223,15 +223,15 @@ class _Timer:
             started = time.perf_counter()
             program.evaluate(pack.state, part.examples)
             evaluation = time.perf_counter() - started
-        size = int(next(leaves(part.examples)).shape[0])
-        return self._row(choice, step / 1000, evaluation / len(pack.trials) * validation_size(self._training) / size)
+        size = size_of(part.examples)
+        return self._row(choice, step / 1000, evaluation / len(pack.trials) * evaluated_size(self._training) / size)
 
     def reckoned(self, step: float, example: float, smaller: BatchSizeEstimate | None) -> BatchSizeEstimate:
         """From the seconds of a step and of an example, or from a smaller batch size whose evaluation was timed."""
         evaluation = smaller.evaluation_seconds / smaller.trainings / smaller.evaluations if smaller else None
         choice = replace(smaller.choice, timings={}) if smaller else ProgramChoice("loop", 1)
         return self._row(
-            choice, step, validation_size(self._training) * example / 3 if evaluation is None else evaluation
+            choice, step, evaluated_size(self._training) * example / 3 if evaluation is None else evaluation
         )
 
     def _row(self, choice: ProgramChoice, step: float, evaluation: float) -> BatchSizeEstimate:

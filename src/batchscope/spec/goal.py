@@ -20,6 +20,9 @@ AT_MOST = "/at_most"
 # What begins the names of metrics of the test examples, which no goal may have.
 TEST = "test/"
 
+# The mean of the batches' losses since the last evaluation, which no goal may have: of weights that have moved since.
+RUNNING_LOSS = "train/running_loss"
+
 
 @dataclass(frozen=True, order=True)
 class Goal:
@@ -60,9 +63,14 @@ class Goal:
         return value < self.threshold if self.side == "<" else value > self.threshold
 
     @property
-    def is_validated(self) -> bool:
-        """Whether its metric is measured on the validation examples."""
-        return self.metric.startswith("validation/")
+    def data(self) -> str:
+        """Which examples its metric is measured on: ``validation`` or ``train``; a command may report others."""
+        return self.metric.partition("/")[0]
+
+    @property
+    def measure(self) -> str:
+        """The name of its metric without the data: ``error``."""
+        return self.metric.partition("/")[2]
 
     @property
     def bound(self) -> str:

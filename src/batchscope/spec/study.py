@@ -175,12 +175,14 @@ class Evaluation(Frozen):
     """When trials are evaluated: a geometric grid of steps, the same at every batch size.
 
     A sequential evaluation of a race takes only as many validation examples as it needs to see that a trial is out of
-    reach of its goals.
+    reach of its goals. ``train_examples`` are those of the training data that loss and metrics are measured on too;
+    without it, where a goal is on one of these, as many as there are validation examples, and none otherwise.
     """
 
     ratio: Annotated[float, Field(ge=1.0001, le=4)] = 1.05
     first: Count = 1
     sequential: bool = True
+    train_examples: Count | None = None
 
 
 class Engine(Frozen):
@@ -334,6 +336,11 @@ class Study(Frozen):
         """Whether an evaluation takes no more validation examples than it needs: in a race, where the goals decide."""
         return self.policy == "race" and self.evaluation.sequential
 
+    @property
+    def measures_training(self) -> bool:
+        """Whether evaluations measure training examples too: for a goal on these, or because the study says so."""
+        return self.evaluation.train_examples is not None or any(goal.data == "train" for goal in self.goals)
+
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Study:
         """Read a study file, with ``key=value`` overrides such as ``search.trials=8``.
@@ -397,7 +404,10 @@ class Study(Frozen):
 
     def context(self, workload_fingerprint: str) -> str:
         """What trial ids share: workload, algorithm, and whatever else changes the numbers of a trial."""
-        what = [workload_fingerprint, self.algorithm.model_dump(mode="json"), self.evaluation.model_dump()]
+        evaluation = self.evaluation.model_dump(exclude_none=True)
+        if self.measures_training:
+            evaluation["measures"] = "training examples"
+        what = [workload_fingerprint, self.algorithm.model_dump(mode="json"), evaluation]
         what.append(self.engine.dtype)
         if self.algorithm.depends_on_budget:
             what.append(self.budget.model_dump())

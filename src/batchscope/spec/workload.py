@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from batchscope.errors import WorkloadError
 from batchscope.spec import metrics
 from batchscope.spec.examples import Examples, Passes, remark, taken_apart, together
-from batchscope.tensors import Tree, leaves
+from batchscope.tensors import Tree, leaves, size_of
 
 PerExample = Callable[[Any, Any], Tensor]
 
@@ -61,7 +61,8 @@ class Workload:
         metrics: Name to ``(outputs, targets) -> (B,)``, one value per example, averaged over the examples; or to a
             factory of ``torchmetrics`` metrics for what is no average; or to the name of a metric that is known, such
             as ``"accuracy"``; or a list of such names. Measured on the validation examples as ``validation/NAME``;
-            ``validation/loss`` is always there.
+            ``validation/loss`` is always there. Where a study has a goal on it, ``train/NAME`` and ``train/loss``
+            are those of a fixed sample of the training examples.
         test: Examples that no decision may see, in any form of ``validation``: measured where a trial reaches a goal.
         name: Shown in reports; the registry and the command line fill it in.
         version: Whatever distinguishes this workload from an earlier one of the same name.
@@ -154,13 +155,13 @@ class Workload:
         if isinstance(self.train, Stream):
             return self.train.epoch_examples
         if isinstance(self.train, tuple):
-            return int(next(leaves(self.train[0])).shape[0])
+            return size_of(self.train[0])
         return len(self.train) if hasattr(self.train, "__len__") else None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """The columns that a run of this workload measures, and that goals can name."""
-        return ("train/loss", "validation/loss", *(f"validation/{name}" for name in self.metrics))
+        return tuple(f"{data}/{name}" for data in ("validation", "train") for name in ("loss", *self.metrics))
 
     def fresh_module(self) -> nn.Module:
         """What ``model`` builds.
