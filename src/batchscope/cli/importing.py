@@ -118,6 +118,10 @@ def curve(
     tuned: Annotated[
         bool, typer.Option("--tuned", help="Rows were tuned already, as published tables are: no search is lucky.")
     ] = False,
+    runs: Annotated[int | None, typer.Option(help="Trainings that each row sums up, with --low and --high.")] = None,
+    low: Annotated[str | None, typer.Option(metavar="COL", help="The fewest steps of these.")] = None,
+    high: Annotated[str | None, typer.Option(metavar="COL", help="The most.")] = None,
+    mean: Annotated[bool, typer.Option("--mean", help="Steps are their mean, and not their median.")] = False,
     trial: Annotated[str | None, typer.Option(metavar="COL", help="What tells trials apart.")] = None,
     hyperparameter: Hyperparameters = None,
     group: Annotated[str | None, typer.Option(metavar="COL", help="One run for each value, under RUN/VALUE.")] = None,
@@ -134,6 +138,10 @@ def curve(
             epochs=epochs,
             train_size=train_size,
             tuned=tuned,
+            runs=runs,
+            low=low,
+            high=high,
+            mean=mean,
             trial=trial,
             hyperparameters=_pairs(hyperparameter),
             group=group,
