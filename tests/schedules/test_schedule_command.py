@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from batchscope.cli.schedule import schedule
@@ -69,6 +70,16 @@ def test_the_other_forms() -> None:
     assert "Duration.tokens(6143868928)" in call(f"{CIFAR} --format olmo --sequence-length 2048")
     assert "max_batch_size=5120," in call(f"{CIFAR} --format lightning")
     assert "29,139 updates" in call(CIFAR)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_nothing_is_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr("batchscope.cli.schedule.console", lambda: Console(width=width))
+    table = call(CIFAR).partition("29,139 updates")[0]
+    assert max(map(len, table.splitlines())) <= width
+    assert "…" not in table
+    for cell in ("23,437", "5,120", "0.032", "390.62"):
+        assert cell in table
 
 
 def test_misuse_is_told() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from batchscope.cli.show import console, print_table
 from batchscope.schedules import compile_batch_schedule, formats
 
 
@@ -65,4 +66,6 @@ def schedule(
     elif output_format == "lightning":
         typer.echo(formats.lightning(compiled, formats.compile_call(learning_rate, **options)))
     else:
-        formats.show(compiled)
+        to = console()
+        print_table(to, formats.table(compiled))
+        to.print(formats.summary(compiled), soft_wrap=True)

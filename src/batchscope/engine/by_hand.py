@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from batchscope.engine.batches import Batches, placed, train_sample
 from batchscope.engine.calling import called
 from batchscope.engine.evaluate import LATER_PART_ELSEWHERE, per_example
-from batchscope.engine.training import DTYPES, losses, smoothed
+from batchscope.engine.training import DTYPES, for_any_loop, losses, smoothed
 from batchscope.machine.devices import resolve_device
 from batchscope.schedules import SmallLossDiscard
 from batchscope.seeds import seeded
@@ -78,7 +78,7 @@ class ByHand:
         """A fresh model, with the initial values of the seed."""
         with seeded(self._seed):
             module = self.workload.fresh_module()
-        return module.to(device=self.device, dtype=self._dtype)
+        return for_any_loop(module, self.device, self._dtype)
 
     def batches(self, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Iterator[Pair]:
         """Batches of inputs and targets without an end, every example once an epoch.

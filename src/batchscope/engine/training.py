@@ -134,7 +134,7 @@ class Loaded:
             raise WorkloadError(
                 f"algorithm.ghost_batch_size: the model of {self.study.workload} has no batch norm; remove it"
             )
-        return _placed_module(module, self.device, self.dtype)
+        return placed_module(module, self.device, self.dtype)
 
 
 def points_of(study: Study) -> Iterator[dict[str, float]]:
@@ -159,7 +159,7 @@ def _ends(study: Study) -> dict[str, tuple[Value, ...]]:
     }
 
 
-def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module on the device and in the dtype.
 
     Shared buffers stay shared, and complex ones complex, which ``Module.to`` does not see to. Where some parameters are
@@ -184,6 +184,21 @@ def _placed_module(module: nn.Module, device: torch.device, dtype: torch.dtype) 
         for part, other in others:
             setattr(part, other, getattr(first, name))
     return module
+
+
+def for_any_loop(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A placed module whose sparse gradients are written out in full, as the engine's are, for any optimizer."""
+    placed_module(module, device, dtype)
+    for part in module.modules():
+        if getattr(part, "sparse", False):
+            for parameter in part.parameters(recurse=False):
+                parameter.register_post_accumulate_grad_hook(_write_out)
+    return module
+
+
+def _write_out(parameter: Tensor) -> None:
+    if parameter.grad is not None and parameter.grad.is_sparse:
+        parameter.grad = parameter.grad.to_dense()
 
 
 @dataclass(frozen=True)

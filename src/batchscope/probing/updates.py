@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from batchscope import workloads
 from batchscope.engine.batches import Batches, placed
 from batchscope.engine.calling import called
-from batchscope.engine.training import losses
+from batchscope.engine.training import for_any_loop, losses
 from batchscope.errors import BatchscopeError, WorkloadError
 from batchscope.nn import convert_ghost_batch_norm
 from batchscope.optim import OPTIMIZERS, RULES, users_own
@@ -101,7 +101,7 @@ class Trainer:
             device = torch.device("cuda", torch.cuda.current_device())  # its memory is asked for by number
             peak = PeakMemory(device, own_process=own_process)
         self._device = device
-        model = _fresh(workload, own_process=own_process).train().to(device)
+        model = for_any_loop(_fresh(workload, own_process=own_process).train(), device, torch.float32)
         if setup.ghost_batch_size is not None:
             model, _ = convert_ghost_batch_norm(model, setup.ghost_batch_size)
         self._model, self._limit = model, setup.clip_gradient_norm

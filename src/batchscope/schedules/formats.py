@@ -11,8 +11,6 @@ import math
 from collections.abc import Callable
 
 from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from batchscope.amounts import number
@@ -20,7 +18,7 @@ from batchscope.errors import ScheduleError
 from batchscope.schedules.batch_schedule import BatchSchedule, Phase
 from batchscope.schedules.compiler import compile_batch_schedule
 
-COLUMNS = ("epochs", "from update", "updates", "batch", "learning rate", "noise scale", "was", "epochs lost")
+COLUMNS = ("epochs", "from\nupdate", "updates", "batch", "learning\nrate", "noise\nscale", "was", "epochs\nlost")
 
 
 def rows(schedule: BatchSchedule) -> list[tuple[str, ...]]:
@@ -44,18 +42,10 @@ def table(schedule: BatchSchedule) -> Table:
     """`rows` for a terminal."""
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in COLUMNS:
-        grid.add_column(column, justify="right", no_wrap=True)
+        grid.add_column(column, justify="right", vertical="bottom", no_wrap=True)
     for row in rows(schedule):
         grid.add_row(*row)
     return grid
-
-
-def show(schedule: BatchSchedule) -> None:
-    """Print the table and the totals, wider than the terminal rather than cut."""
-    grid, console = table(schedule), Console()
-    needed = Measurement.get(console, console.options.update(width=1000), grid).maximum
-    Console(width=max(console.width, needed)).print(grid)
-    console.print(summary(schedule), highlight=False, soft_wrap=True)
 
 
 def summary(schedule: BatchSchedule) -> str:
