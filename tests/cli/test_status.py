@@ -114,3 +114,10 @@ def test_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["import", "csv", str(tmp_path / "log.csv"), "-o", str(tmp_path / "run"), *columns]) == DONE
     document, words = told(tmp_path / "run", capsys)
     assert document["state"] == "imported" and f"imported, {NOBODY}" in words
+
+
+def test_every_key_of_the_document_is_told_in_the_docs(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "study.md").read_text().partition("## How far it is")[2]
+    document, _ = told(finished, capsys)
+    for key in (*document, *document["batch_sizes"][0]):
+        assert f"`{key}`" in page.partition("\n## ")[0]

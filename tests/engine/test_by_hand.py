@@ -27,7 +27,9 @@ ODD: dict[str, Callable[[], bs.Workload]] = {
 }
 
 
-@pytest.mark.parametrize("name", [*ODD, *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name not in ODD)])
+@pytest.mark.parametrize(
+    "name", [*ODD, *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name not in ODD)]
+)
 def test_a_loop_by_hand_and_a_probe_take_what_a_study_takes(name: str) -> None:
     """Torch's own Adam refuses a gradient that is sparse, and layers whose dtypes differ from their inputs'."""
     given = (ODD | MODELS)[name]()

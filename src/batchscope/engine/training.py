@@ -192,7 +192,7 @@ def for_any_loop(module: nn.Module, device: torch.device, dtype: torch.dtype) ->
     for part in module.modules():
         if getattr(part, "sparse", False):
             for parameter in part.parameters(recurse=False):
-                parameter.register_post_accumulate_grad_hook(_write_out)
+                parameter.register_post_accumulate_grad_hook(_write_out)  # type: ignore[no-untyped-call]
     return module
 
 
