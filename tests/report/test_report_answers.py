@@ -16,6 +16,9 @@ def test_all_three_ends_with_their_intervals() -> None:
     assert regimes_in_words(curve()) == (
         "Doubling the batch size halves the steps up to about 3 (2 to 4); the critical batch size is about 4 "
         "(at least 3); from about 6 (at most 7) on, a larger batch saves at most 20% of the steps. "
+        # By the law B S(B) = 20 (B + 4): 120 examples at 2, 20% more at 3.2.
+        "At about 3 (3 to 3) a goal takes 20% more examples than at 2, by the law with sharpness 1: another definition "
+        "of the critical batch size. "
         "Brackets hold 90% intervals."
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from batchscope.amounts import batch_size, number, percent
-from batchscope.analysis import Curve
+from batchscope.analysis import Curve, Regimes
+from batchscope.analysis.regimes import OVERHEAD
 from batchscope.report import figures
 
 
@@ -13,10 +14,23 @@ def regimes_in_words(curve: Curve) -> str:
     """Where the regimes end, in a sentence; empty where nothing is known of them."""
     if not figures.reached(curve) or figures.boundaries(curve)["place"].eq("unknown").all():
         return ""
-    return f"{_regimes(curve)} Brackets hold {percent(curve.level, 3)} intervals."
+    return f"{_regimes(curve)}{_overhead(curve.regimes)} Brackets hold {percent(curve.level, 3)} intervals."
 
 
-def bounds(row: dict[str, Any]) -> str:
+def _overhead(regimes: Regimes) -> str:
+    """The other definition of a critical batch size, for what is assumed changes the number."""
+    at = None if "critical_batch_size" in regimes.undetermined else regimes.at_overhead(OVERHEAD)
+    if regimes.law is None or at is None or at.value is None:
+        return ""
+    law, ends = regimes.law.law, bounds({"low": at.low, "high": at.high})
+    return (
+        f" At about {batch_size(at.value)} ({ends}) a goal takes {percent(OVERHEAD)} more examples than at "
+        f"{number(law.measured[0])}, by the law with sharpness {number(law.sharpness)}: another definition of the "
+        "critical batch size."
+    )
+
+
+def bounds(row: Mapping[str, float | None]) -> str:
     """``94 to 134`` for the interval of a row of ``figures.boundaries``; open sides in words, nothing for two."""
     low, high = (None if row[side] is None else batch_size(row[side]) for side in ("low", "high"))
     if low and high:
