@@ -10,6 +10,7 @@ import pytest
 
 from batchscope.analysis import laws
 from batchscope.analysis.regimes import regimes
+from batchscope.analysis.tuned_rows import tuned_rows
 from batchscope.errors import AnalysisError
 
 SIZES: laws.Array = np.exp2(np.arange(11.0))
@@ -112,3 +113,31 @@ def test_the_critical_batch_sizes_of_zhang_2024(data_dir: Path, model: str) -> N
     assert found.critical_batch_size.value == pytest.approx(law.critical_batch_size, rel=0.05)
     assert found.perfect_scaling_until.low and found.critical_batch_size.value
     assert found.perfect_scaling_until.low < found.critical_batch_size.value
+
+
+def test_where_the_bend_may_lie_beyond_what_was_measured_the_fewest_steps_are_bounded_from_above() -> None:
+    found = laws.fit(SIZES, steps(900, noise=0.1))
+    assert found.critical_batch_size.value is None and 800 < (found.critical_batch_size.low or 0) < SIZES[-1]
+    assert found.fewest_steps.value is None and found.fewest_steps.low is None
+    assert found.fewest_steps.high is not None and 45 < found.fewest_steps.high < 60
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 3.0])
+def test_a_prediction_is_the_law_also_beyond_what_was_measured(sharpness: float) -> None:
+    at = np.array([3.0, 4096.0])
+    expected = 60 * (1 + (40 / at) ** sharpness) ** (1 / sharpness)
+    given = 1.0 if sharpness == 1.0 else None
+    (found,) = laws.predict(SIZES, np.log(steps(40, sharpness))[None], at, sharpness=given)
+    np.testing.assert_allclose(np.exp(found), expected, rtol=0.02)
+    everywhere = laws.fit(SIZES, steps(40, sharpness), sharpness=given).law
+    np.testing.assert_allclose([everywhere.steps(3.0)], expected[:1], rtol=0.02)
+
+
+def test_single_trainings_on_a_curve_of_a_sharper_bend_are_known_to_the_rounding() -> None:
+    """Their scatter is that about the law which the evidence is for, not about that of sharpness 1."""
+    rows = {
+        int(size): pl.DataFrame({"trial": ["a"], "goal_step": [round(1000 * value)]})
+        for size, value in zip(SIZES, steps(40, 3.0), strict=True)
+    }
+    found = [one.steps for one in tuned_rows(rows).values()]
+    assert all(one.low and one.high and one.high / one.low < 1.05 for one in found)

@@ -52,6 +52,19 @@ def test_with_too_few_trials_on_the_way_it_stays_open() -> None:
     assert set(table.get_column("status")) == {"holds", "open"}
 
 
+@pytest.mark.parametrize(("slow", "status"), [(1, "open"), (2, "breaks")])
+def test_a_rule_breaks_once_chance_alone_would_hardly_be_so_slow(slow: int, status: str) -> None:
+    """Three good trials and no slow one among them: the next is good three times in four, and slow twice 1 in 16."""
+    rates = [0.04, 0.05, 0.06, *np.linspace(0.02, 0.03, slow)]
+    base = Trial("base", 1, {100: 0.1}, point={"learning_rate": 0.01})
+    trials = [
+        Trial(str(index), 4, {100: 0.1} if index < 3 else {400: 0.9}, index=index, point={"learning_rate": float(rate)})
+        for index, rate in enumerate(rates)
+    ]
+    table = rule_check(*tables(base, *trials), GOAL).table.filter(rule="constant", batch_size=4)
+    assert table.item(0, "status") == status
+
+
 def test_a_base_must_have_reached_the_goal() -> None:
     run = tables(*study(1.0))
     assert rule_check(*run, GOAL, base_batch_size=16).table.get_column("batch_size").min() == 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from analysis.hand_made import Trial, tables
@@ -40,6 +41,7 @@ def test_the_speedup_is_the_ratio_of_steps() -> None:
     assert table.get_column("speedup").to_list() == [pytest.approx(value, rel=0.2) for value in (1, 2, 4, 8)]
     assert table.get_column("ideal").to_list() == [1, 2, 4, 8]
     assert table.get_column("speedup")[0] == 1
+    assert table.select((pl.col("low") <= pl.col("speedup")) & (pl.col("speedup") <= pl.col("high"))).to_series().all()
 
 
 def test_evaluations_far_apart_stand_for_the_steps_between_them() -> None:

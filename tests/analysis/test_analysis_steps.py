@@ -59,6 +59,7 @@ def test_the_fewest_steps_win_and_ties_go_to_the_lower_index() -> None:
     assert (unreached["steps"], unreached["low"], unreached["trial"], unreached["learning_rate"]) == (None,) * 4
     assert unreached["validated"] is False
     assert "no trial reached the goal at batch size 16" in curve.notes[0]
+    assert not any("trained again" in note for note in curve.notes)
     assert np.isnan(curve.log_samples[:, 1]).all()
 
 
@@ -251,3 +252,24 @@ def test_two_optima_are_told_and_one_is_not() -> None:
 
     assert sum(found(0.2, 0.75) is not None for _ in range(10)) >= 7
     assert not any(found(0.5) for _ in range(20))
+
+
+@pytest.mark.parametrize(("apart", "told"), [(20, True), (12, False)])
+def test_two_good_settings_side_by_side_are_one_optimum(apart: int, told: bool) -> None:
+    """A third of the space apart, or a fifth, with slow ones between."""
+    steps = [100 if index == 10 else 105 if index == 10 + apart else 300 for index in range(60)]
+    columns = {"trial": list(map(str, range(60))), "goal_step": steps, "hyperparameter/a": np.linspace(0, 1, 60)}
+    assert (two_optima(pl.DataFrame(columns), ["a"]) is not None) == told
+
+
+def test_a_curve_names_the_settings_of_both_optima() -> None:
+    places = [(a, b) for a in np.linspace(0.05, 0.95, 8) for b in np.linspace(0.05, 0.95, 8)]
+    trials = []
+    for index, (a, b) in enumerate(places):
+        away = min((a - at) ** 2 + (b - at) ** 2 for at in (0.2, 0.8)) / 0.35**2
+        steps = round(100 * np.exp(away)) + index % 7
+        values = {steps: 0.1} if steps < 150 else {150: 0.9}
+        trials.append(Trial(str(index), 8, values, index=index, point={"a": float(a), "b": float(b)}))
+    notes = steps_to_result(*by_hand(*trials), GOAL).notes
+    (told,) = (note for note in notes if note.startswith("two optima at batch size 8"))
+    assert "a 0.1786, b 0.1786; and a 0.8214, b 0.8214" in told

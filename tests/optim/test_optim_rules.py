@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 
 from batchscope import optim
 from batchscope.optim import OPTIMIZERS, RULES, Rule
-from batchscope.optim.table import TABLE, arguments
+from batchscope.optim.table import TABLE, arguments, may_take
 from optim.optim_references import REFERENCES
 from rows import first
 
@@ -439,3 +439,8 @@ def test_schedule_free_averages_iterates_equally_under_a_constant_rate() -> None
     assert rule.evaluation is not None
     average = rule.evaluation(parameter, slots, hyper)
     torch.testing.assert_close(average, torch.stack(iterates).mean(0), rtol=1e-12, atol=1e-12)
+
+
+def test_what_an_optimizer_may_be_given_is_its_own_or_nobodys() -> None:
+    assert may_take("adam", "beta1") and may_take("adam", "label_smoothing")
+    assert not may_take("adam", "momentum") and may_take("mine.py:Own", "momentum")
