@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from batchscope.analysis.question import Refused
+from batchscope.analysis.questions import QUESTIONS
 from batchscope.analysis.tuned_rows import tuned_rows
 from batchscope.cli.main import DONE, MISUSE, invoke
 from batchscope.errors import DataError
@@ -57,7 +59,9 @@ def table(tmp_path: Path, *more: str) -> Path:
     return path
 
 
-def test_a_table_becomes_a_confirmed_curve_of_so_many_trainings(tmp_path: Path) -> None:
+def test_a_table_becomes_a_confirmed_curve_of_so_many_trainings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = table(tmp_path, "512,300,310,400", "1024,,,")
     options = ["--steps", "steps", "--tuned", "--runs", "5", "--low", "least", "--high", "most", "--mean"]
     assert invoke(["import", "curve", str(path), "-o", str(tmp_path / "run"), "--batch-size", "bs", *options]) == DONE
@@ -65,6 +69,13 @@ def test_a_table_becomes_a_confirmed_curve_of_so_many_trainings(tmp_path: Path) 
     point = run.steps_to_result().table.row(0, named=True)
     assert point["batch_size"] == 1 and point["tuned_seeds"] == 5
     assert 0.8 * LAW[0] < point["tuned"] < LAW[0]  # the median lies below the mean
+    capsys.readouterr()
+    assert invoke(["analyze", str(tmp_path / "run"), "--all"]) == DONE
+    shown = capsys.readouterr().out
+    assert "search" not in shown and "trained again" not in shown  # for nothing was
+    reasons = {question.name: answer.reason for question, answer in run.answers()[0] if isinstance(answer, Refused)}
+    assert "no search came with it" in reasons["sensitivity"] and "no values of a metric" in reasons["speedup"]
+    assert set(reasons) == {question.name for question in QUESTIONS}
     left_out = run.provenance["imported"]["problems"]
     assert any("between their least and greatest" in str(problem) for problem in left_out)
 

@@ -20,7 +20,7 @@ def of_steps(curve: Curve) -> str:
         )
     return (
         "Steps are the fewest of a search of all trials at each batch size, and a lower bound: who trains with its "
-        "winner again needs more, for a winner is lucky. confirm: {seeds: 5} in the study measures what they take."
+        "winner again needs more, for a winner is lucky. confirm: {seeds: 5} in a study measures what they take."
     )
 
 

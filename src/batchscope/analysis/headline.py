@@ -160,7 +160,7 @@ def _trust(curve: Curve, chosen: Setting, row: Mapping[str, Any] | None) -> str:
         return f"{text}; the luckiest of the search took {fewest:,}." if lucky else f"{text}."
     return (
         f"Nothing was trained again, and the fastest of a search is lucky: {luck(row).partition('; ')[2]}. "
-        "confirm: {seeds: 5} in the study measures what it takes."
+        "confirm: {seeds: 5} in a study measures what it takes."
     )
 
 
@@ -176,7 +176,8 @@ def _reservations(curve: Curve, chosen: Setting, row: Mapping[str, Any] | None) 
         own = next((see for see in _SEE if note.endswith(see)), None)
         yield note if own is None else note.removesuffix(own) + _SEE[own]
     table = curve.table.drop_nulls("steps")
-    if table.height and "validated" in table.columns and not table["validated"].count():
+    searched = curve.has_fewest or not curve.confirmed
+    if searched and table.height and "validated" in table.columns and not table["validated"].count():
         yield "whether the best points lie well inside the search space was not checked"
     if "feasible" in curve.table.columns and curve.table["feasible"].n_unique() > 1:
         fewest, *_, most = curve.table["feasible"].sort().to_list()

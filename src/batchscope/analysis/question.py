@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from batchscope.analysis.budgets import Better
 from batchscope.analysis.outcomes import Outcomes, Table, outcomes
@@ -16,11 +16,15 @@ from batchscope.spec.goal import Goal
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What a question is asked of. What became of every trial is found once, for all questions."""
+    """What a question is asked of. What became of every trial is found once, for all questions.
+
+    ``lacks`` has what the source of an imported run did not have, ``search`` or ``metric``, and why.
+    """
 
     trials: Table
     measurements: Table
     goal: Goal
+    lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @cached_property
     def outcomes(self) -> Outcomes:
@@ -50,15 +54,20 @@ class Question:
         ask: From what is given to a frozen result; an ``AnalysisError`` where the run kept too little for it.
         words: What the result says.
         tables: Name in ``summary.json`` -> which of the result's tables stands there.
+        needs: ``search``, settings that were tried beside each other; ``metric``, its values over steps; "" for steps
+            to the goal alone.
     """
 
     name: str
     ask: Callable[[Given], Any]
     words: Callable[[Any], Words]
     tables: Mapping[str, str] = field(hash=False)
+    needs: Literal["search", "metric", ""] = ""
 
     def answer(self, given: Given) -> Answer:
         """The result with its words."""
+        if self.needs in given.lacks:
+            raise AnalysisError(given.lacks[self.needs])
         result = self.ask(given)
         return Answer(result, self.words(result))
 

@@ -26,29 +26,40 @@ def _of_metric(function: Callable[..., Any], **options: Any) -> Callable[[Given]
 
 
 QUESTIONS: tuple[Question, ...] = (
-    Question("fewer trials", _of_goal(audit.expected_steps), audit.words, {"expected_steps": "table"}),
+    Question("fewer trials", _of_goal(audit.expected_steps), audit.words, {"expected_steps": "table"}, "search"),
     Question(
         "budgets of steps",
         _of_metric(budgets.best_under_budgets, unit="steps"),
         budgets.words,
         {"best_under_step_budgets": "table"},
+        "metric",
     ),
     Question(
         "budgets of epochs",
         _of_metric(budgets.best_under_budgets, unit="epochs"),
         budgets.words,
         {"best_under_epoch_budgets": "table"},
+        "metric",
     ),
     Question(
         "learning-rate rules",
         _of_goal(scaling_rules.rule_check),
         scaling_rules.words,
         {"learning_rate_rules": "table", "learning_rate_rules_break": "breaks"},
+        "search",
     ),
-    Question("sensitivity", _of_goal(stability.sensitivity), stability.sensitivity_words, {"sensitivity": "table"}),
-    Question("stability", _of_metric(stability.stability_map), stability.stability_words, {"stability": "bands"}),
-    Question("speedup", _of_metric(curve_comparison.speedup), curve_comparison.speedup_words, {"speedup": "table"}),
-    Question("contour", _of_metric(curve_comparison.contour), curve_comparison.contour_words, {"contour": "table"}),
+    Question(
+        "sensitivity", _of_goal(stability.sensitivity), stability.sensitivity_words, {"sensitivity": "table"}, "search"
+    ),
+    Question(
+        "stability", _of_metric(stability.stability_map), stability.stability_words, {"stability": "bands"}, "metric"
+    ),
+    Question(
+        "speedup", _of_metric(curve_comparison.speedup), curve_comparison.speedup_words, {"speedup": "table"}, "metric"
+    ),
+    Question(
+        "contour", _of_metric(curve_comparison.contour), curve_comparison.contour_words, {"contour": "table"}, "metric"
+    ),
 )
 
 

@@ -140,6 +140,11 @@ class Curve:
         """The column that the regimes are drawn from, and that is to be shown."""
         return "tuned" if self.confirmed else "steps"
 
+    @property
+    def has_fewest(self) -> bool:
+        """Whether the fewest steps of a search stand beside tuned ones; not of rows that were tuned elsewhere."""
+        return self.confirmed and self.table["low"].count() > 0
+
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``; an ``AnalysisError`` where pandas is not installed."""
         return to_pandas(self.table)

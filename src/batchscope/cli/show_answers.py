@@ -52,7 +52,7 @@ def curve_table(curve: Curve, *, width: int) -> Table:
     ]
     always = len(columns)
     columns += points[ALWAYS:]
-    columns += [("fewest of\nthe search", [number(row["steps"]) for row in rows])] if curve.confirmed else []
+    columns += [("fewest of\nthe search", [number(row["steps"]) for row in rows])] if curve.has_fewest else []
     columns.append(("reached", [f"{row['reached']}/{row['feasible']}" for row in rows]))
     table, room = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True), width
     shown: list[list[str]] = []

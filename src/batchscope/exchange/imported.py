@@ -42,6 +42,16 @@ def in_our_words(goal: Goal, document: Mapping[str, Any]) -> Goal:
     return replace(goal, metric=metric_name(goal.metric)) if published else goal
 
 
+def lacks(document: Mapping[str, Any]) -> dict[str, str]:
+    """What the source of an imported run did not have that analyses ask for, and why: ``search``, ``metric``."""
+    imported = document.get("imported")
+    found = {"search": "what was imported had been tuned before, and no search came with it"}
+    found = found if is_tuned(document) else {}
+    if isinstance(imported, dict) and imported.get("kind") == "curve":
+        found["metric"] = "steps to a target were imported, and no values of a metric"
+    return found
+
+
 def is_tuned(document: Mapping[str, Any]) -> bool:
     """Whether the trials of an imported run train what was tuned before."""
     imported = document.get("imported")

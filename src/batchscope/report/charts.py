@@ -54,7 +54,7 @@ def steps_to_result(curve: Curve, palette: Palette = LIGHT) -> go.Figure:
     if (reached["validated"] == False).any():  # noqa: E712
         open_marker = marker(colour, "circle-open")
         figure.add_scatter(x=[None], y=[None], mode="markers", name="not validated", marker=open_marker)
-    if curve.confirmed:
+    if curve.has_fewest:
         steps, low, high = (reached[part].to_list() for part in ("steps", "low", "high"))
         figure.add_scatter(
             x=reached["batch_size"].to_list(),

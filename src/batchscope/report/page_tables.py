@@ -34,7 +34,7 @@ def curve(curve: Curve, columns: list[str]) -> Table:
             *(_value(row[hyperparameter]) for hyperparameter in names),
             Cell(NOTHING if row["speedup"] is None else f"{number(row['speedup'], 3)}×", row["speedup"]),
             Cell(count(row["examples"]), row["examples"]),
-            *([_number(row["steps"]), fewest] if curve.confirmed else []),
+            *([_number(row["steps"]), fewest] if curve.has_fewest else []),
             *(_number(row[number_of]) for number_of in ("reached", "feasible", "trials")),
         ]
         cells += [_checked(row)] if checked else []
@@ -43,7 +43,7 @@ def curve(curve: Curve, columns: list[str]) -> Table:
     level = percent(curve.level, 3)
     heads = ["batch size", "steps", f"{level} of trainings" if curve.confirmed else f"{level} interval"]
     heads += [*map(name, names), "speedup", "examples"]
-    heads += ["fewest of the search", f"{level} of the expected fewest"] if curve.confirmed else []
+    heads += ["fewest of the search", f"{level} of the expected fewest"] if curve.has_fewest else []
     heads += ["reached", "feasible", "trials", *(["validated"] if checked else []), *(["remarks"] if remarked else [])]
     return Table("The curve in numbers; a heading sorts the table by its column", heads, rows)
 

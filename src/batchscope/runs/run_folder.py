@@ -14,7 +14,7 @@ from batchscope.analysis import Answers, Curve, Given, Refused, answered, needed
 from batchscope.analysis.audit import Space
 from batchscope.analysis.regimes import OVERHEAD
 from batchscope.errors import AnalysisError, StoreError, StudyError
-from batchscope.exchange.imported import in_our_words, is_tuned, selected
+from batchscope.exchange.imported import in_our_words, is_tuned, lacks, selected
 from batchscope.runs.planned import left_out, planned, spaces
 from batchscope.spec import documents
 from batchscope.spec.goal import Goal
@@ -148,7 +148,9 @@ class Run:
         if fresh:
             tables = needed(trials, measurements, [goal.metric for goal in fresh])
             for goal in fresh:
-                self._answers[goal, equal_trials] = Answers(Given(*tables, goal), self._curve(equal_trials))
+                self._answers[goal, equal_trials] = Answers(
+                    Given(*tables, goal, lacks(self._document)), self._curve(equal_trials)
+                )
         return [self._answers[goal, equal_trials] for goal in asked]
 
     def weights(self, batch_size: int, goal: str | Goal | None = None) -> dict[str, Tensor]:
