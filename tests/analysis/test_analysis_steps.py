@@ -12,6 +12,7 @@ from analysis.simulated_studies import GOAL as SIMULATED
 from analysis.simulated_studies import SURFACES, expected_minimum, tables
 from batchscope.advice.recommendation import recommend
 from batchscope.analysis import Curve, compare, steps_to_result
+from batchscope.analysis.held_out import by_batch_size, in_words
 from batchscope.analysis.two_optima import two_optima
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
@@ -273,3 +274,19 @@ def test_a_curve_names_the_settings_of_both_optima() -> None:
     notes = steps_to_result(*by_hand(*trials), GOAL).notes
     (told,) = (note for note in notes if note.startswith("two optima at batch size 8"))
     assert "a 0.1786, b 0.1786; and a 0.8214, b 0.8214" in told
+
+
+def test_test_values_are_of_the_winner_and_its_new_seeds_once_each() -> None:
+    """Also where one setting won at several batch sizes."""
+    trained = [
+        reaching(f"{size} {seed}", size, 30, replicate=seed, learning_rate=0.1) for size in (8, 16) for seed in (0, 1)
+    ]
+    trials, measurements = by_hand(*trained, reaching("slower", 8, 60, index=1, learning_rate=0.2))
+    values = {"8 0": 0.25, "8 1": 0.5, "16 0": 0.125, "16 1": 1.0, "slower": 9.0}
+    given = measurements.with_columns(pl.col("trial").replace_strict(values).alias("test/error"))
+    curve = steps_to_result(trials, given, GOAL)
+    rows = curve.test.select("batch_size", "replicate", "step", "test/error").rows()
+    assert rows == [(8, 0, 30, 0.25), (8, 1, 30, 0.5), (16, 0, 30, 0.125), (16, 1, 30, 1.0)]
+    told = [in_words(entry, str) for entry in by_batch_size(curve.test).values()]
+    assert told == ["error 0.25 (confirmed 0.5)", "error 0.125 (confirmed 1.0)"]
+    assert in_words({"error": 0.25, "confirmations": []}, str) == "error 0.25"

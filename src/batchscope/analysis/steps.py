@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from batchscope.amounts import NOTHING, batch_size, bounds, count, number, percent
-from batchscope.analysis import tail
+from batchscope.analysis import curve_notes, tail
 from batchscope.analysis.audit import WIDE, Space, boundary, central
 from batchscope.analysis.held_out import on_test
 from batchscope.analysis.outcomes import (
@@ -33,7 +33,6 @@ from batchscope.analysis.searched import dimensions, searched
 from batchscope.analysis.tuned_optimum import Optimum, tuned_optimum
 from batchscope.analysis.tuned_rows import tuned_rows
 from batchscope.analysis.tuned_steps import TunedSteps, promised
-from batchscope.analysis.two_optima import two_optima
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 from batchscope.spec.goal import Goal
@@ -70,13 +69,11 @@ _LAST_COLUMNS: Kinds = {
 _HARDLY = 5.0  # an interval that spans this factor is no knowledge worth a number
 RUNNERS_UP = 5
 _MOST_TRIALS = 4096
-_COARSE = 1.15  # times the steps of the optimum: what was found takes so many that it is worth saying
 _UNKNOWN = 2  # hyperparameters, of trials whose settings are not known
 _OVERLOOKED = (
     "exact but for evaluations that ended early: one that was just beyond the goal is overlooked less than once in "
     "1,000 times, and the next one sees it"
 )
-_MOST_RUNGS = 8  # of those at which trials were pruned, in a sentence
 
 
 def point_names(table: pl.DataFrame) -> list[str]:
@@ -263,8 +260,11 @@ def steps_to_result(
         curves = np.column_stack([optimum.at(int(size)) for size in sizes])
         steps = np.exp(np.median(curves, axis=0))
     boundaries = regimes(sizes, steps, curves, tolerance=tolerance, level=level)
-    approximate = _approximate(found.table)
-    notes = (*_notes(found, table, confirmed, approximate), *_of_optima(table, quantity, groups, names))
+    approximate = curve_notes.approximate(found.table)
+    notes = (
+        *curve_notes.of_curve(found, table, confirmed, approximate),
+        *curve_notes.of_optima(table, quantity, groups, names),
+    )
     if ended_early(measurements, goal.metric):
         notes = (*notes, _OVERLOOKED)
     if tuned:
@@ -397,66 +397,3 @@ def _entered(row: dict[str, object], promise: TunedSteps) -> TunedSteps | None:
         row["validated"] = False
         row["reason"] = f"{promise.missed} of {promise.seeds} trainings with new seeds missed the goal"
     return promise if promise.steps.value is None or len(promise.log_median) else None
-
-
-def _approximate(trials: pl.DataFrame) -> str | None:
-    """What pruning has made of the curve; None if no trial was pruned."""
-    pruned = trials.filter(pl.col("status") == "pruned")
-    if pruned.is_empty():
-        return None
-    steps = [str(step) for step in pruned.get_column("steps").unique().sort()]
-    rungs = ", ".join(steps if len(steps) <= _MOST_RUNGS else [*steps[: _MOST_RUNGS - 1], "...", steps[-1]])
-    return (
-        f"approximate: policy halving, or another pruner, dropped {pruned.height} trial{'s' * (pruned.height > 1)} "
-        f"at rungs {rungs}; one of them might have won, so steps to result is an upper bound. The intervals are to be "
-        "trusted less: they take these trials as not watched for longer, though they were dropped for their values"
-    )
-
-
-def _of_optima(table: pl.DataFrame, quantity: str, groups: Mapping[int, pl.DataFrame], names: list[str]) -> list[str]:
-    """Where the search was too coarse for its optimum, and where it found two."""
-    notes = []
-    coarse = table.filter(pl.col(quantity) > _COARSE * pl.col("optimum"))
-    if coarse.height:
-        sizes = ", ".join(map(str, coarse.get_column("batch_size")))
-        most = float((coarse.get_column(quantity) / coarse.get_column("optimum")).to_numpy().max())
-        notes.append(
-            f"the search was too coarse for its optimum at batch size {sizes}: its best setting would take up to "
-            f"{number(most, 2)} times fewer steps than the one that was found; the regimes are those of the former"
-        )
-    for size, group in groups.items():
-        if (trials := two_optima(group, names)) is not None:
-            rows = [group.row(by_predicate=pl.col("trial") == trial, named=True) for trial in trials]
-            points = [", ".join(f"{name} {_shown(row[PREFIX + name])}" for name in names) for row in rows]
-            notes.append(f"two optima at batch size {size}, with slow settings between: {points[0]}; and {points[1]}")
-    return notes
-
-
-def _shown(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
-
-
-def _notes(found: Outcomes, table: pl.DataFrame, confirmed: bool, approximate: str | None) -> tuple[str, ...]:
-    def at(condition: pl.Expr) -> str:
-        return ", ".join(map(str, table.filter(condition).get_column("batch_size")))
-
-    notes = []
-    status = found.table.get_column("status")
-    if running := int((status == "running").sum()):
-        notes.append(f"{running} trials are still running: the curve is not final")
-    if approximate:
-        notes.append(approximate)
-    if sizes := at(pl.col("steps").is_null()):
-        others = ": the regimes are those of the others" if table.get_column("steps").count() else ""
-        notes.append(f"no trial reached the goal at batch size {sizes}{others}")
-    if sizes := at(pl.col("validated").eq(False) & pl.col("steps").is_not_null()):
-        notes.append(f"not validated at batch size {sizes}: see reason")
-    if sizes := at(pl.col("verdict").is_not_null()):
-        notes.append(f"too few trials at batch size {sizes}: see verdict")
-    if table.get_column("revisions").n_unique() > 1:
-        notes.append("batch sizes whose space was widened had more trials: equal_trials compares on equal terms")
-    if confirmed and (sizes := at(pl.col("steps").is_not_null() & pl.col("tuned").is_null())):
-        notes.append(f"trained again, half missed the goal at batch size {sizes}: the regimes are those of the others")
-    if not confirmed and table.get_column("tuned_seeds").sum():
-        notes.append("not every point was trained again: steps are those of the winners, who are lucky")
-    return tuple(notes)
