@@ -14,13 +14,13 @@ import pytest
 from analysis.simulated_optima import NAMES, Held, enough, held, study
 from analysis.simulated_optima import SURFACES as SEARCHED
 from analysis.simulated_promises import Study
+from analysis.simulated_quadratics import QUADRATICS, Quadratic
 from analysis.simulated_studies import (
     BATCH_SIZES,
     SURFACES,
     Surface,
     confirmation_coverage,
     coverage,
-    noisy_quadratic_law,
     noisy_quadratic_pool,
     tuned_coverage,
 )
@@ -61,11 +61,22 @@ def test_coverage_on_response_surfaces(surface: Surface) -> None:
 @pytest.mark.parametrize("momentum", [False, True], ids=["learning rate", "momentum"])
 def test_coverage_on_the_noisy_quadratic(momentum: bool) -> None:
     pool = noisy_quadratic_pool(32 * 200, np.random.default_rng(0), momentum)
-    shares = coverage(pool, 32, 50, noisy_quadratic_law(momentum))
+    shares = coverage(pool, 32, 50, None)
     assert 0.85 - slack(50) <= shares["steps"] <= 0.95 + slack(50)
-    # That of the critical batch size falls short, one training a setting, where the loss of each crosses by luck:
-    # docs/statistics.md. Nobody may believe otherwise, so whoever mends it changes this line and that page.
-    assert shares["critical_batch_size"] < 0.85 - slack(50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("confirm", [Confirm(), None], ids=["confirmed", "unconfirmed"])
+@pytest.mark.parametrize("kind", QUADRATICS[:3], ids=["learning rate", "momentum", "100 dimensions"])
+def test_the_tuned_optimum_of_the_noisy_quadratic_is_inside(kind: Quadratic, confirm: Confirm | None) -> None:
+    """Where the noise of a seed is no normal number, and grows from 5 to 50% towards small batch sizes."""
+    studies = 12
+    shares, _ = kind.held(32, studies, confirm)
+    least = 0.85 if kind.dimensions == 100 or confirm else 0.75
+    assert least - slack(11 * studies) <= shares["steps"] <= 0.98
+    # With 12 dimensions the optimum takes 3 to 6 steps at large batch sizes, and one is much: docs/statistics.md.
+    if kind.dimensions == 100 or confirm:
+        assert all(shares[name] >= (0.75 if kind.momentum else 0.85) - slack(studies) for name in NAMES[1:])
 
 
 @pytest.mark.slow

@@ -219,6 +219,22 @@ def test_one_new_seed_has_no_interval_and_confirms_nothing() -> None:
     assert any("winners, who are lucky" in note for note in curve.notes)
 
 
+def test_the_price_is_in_trainings_of_the_settings_that_were_found() -> None:
+    search = [reaching("a", 8, 30), reaching("b", 8, 40, index=1), reaching("c", 16, 20)]
+    curve = steps_to_result(*by_hand(*search, reaching("d", 32, None)), GOAL)
+    trained = curve.table["trained"].to_list()
+    assert (
+        trained
+        == by_hand(*search, reaching("d", 32, None))[0]
+        .group_by("batch_size")
+        .agg(pl.col("steps").sum())
+        .sort("batch_size")["steps"]
+        .to_list()
+    )
+    assert curve.price == pytest.approx(trained[0] / 30 + trained[1] / 20)
+    assert steps_to_result(*by_hand(search[0]), GOAL, tuned=True).price is None
+
+
 def test_the_runners_up_tell_how_lucky_the_fastest_may_have_been() -> None:
     search = [reaching(str(index), 8, steps, index=index) for index, steps in enumerate((30, 44, 38, 40, 36, 42, 99))]
     assert row(steps_to_result(*by_hand(*search), GOAL))["runners_up"] == 40.0

@@ -52,7 +52,7 @@ def test_it_says_what_the_curve_says() -> None:
     assert [point["steps"] for point in entry["curve"]] == curve.table.get_column("steps").to_list()
     critical = curve.regimes.critical_batch_size.to_dict() | {"reason": None}
     assert entry["regimes"]["critical_batch_size"] == critical
-    assert "analyses" not in entry
+    assert "analyses" not in entry and entry["price"] == curve.price
 
 
 def test_tuned_steps_stand_beside_the_fewest() -> None:

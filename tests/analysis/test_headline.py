@@ -62,6 +62,14 @@ def test_a_fresh_training_is_promised_where_it_was_measured() -> None:
     assert found.trust.endswith("the luckiest of the search took 40.")
 
 
+def test_what_the_whole_curve_cost_is_told_in_trainings() -> None:
+    priced = confirmed().with_columns(trained=pl.Series([13_000, 5_500, 900]))
+    found = curve(table=priced, confirmed=True)
+    assert found.price == pytest.approx(200.0)  # the batch size without tuned steps has no training to count in
+    trust = headline(found).trust
+    assert trust.endswith("The whole curve cost as much as 200 trainings of the settings that it found.")
+
+
 def test_the_fewest_of_a_search_is_a_lower_bound() -> None:
     found = headline(curve())
     assert "Batch size 8, learning rate 0.4, momentum 0.9: at least 40 steps, 2.5 times fewer than 2" in found.sentence

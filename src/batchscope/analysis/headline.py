@@ -102,7 +102,8 @@ def headline(curve: Curve, chosen: Setting | None = None, *, place: str = "", ta
     sentence += f"{_fewer(chosen, reached, curve.quantity)}{_beyond(chosen, curve.regimes, reached)}."
     found = list(dict.fromkeys(_reservations(curve, chosen, row)))
     further = [*found[CAVEATS:], *_of_points(curve), *curve.regimes.notes]
-    return Headline(goal, sentence, _trust(curve, chosen, row), _all(found[:CAVEATS]), _all(further))
+    trust = " ".join(filter(None, [_trust(curve, chosen, row), _price(curve)]))
+    return Headline(goal, sentence, trust, _all(found[:CAVEATS]), _all(further))
 
 
 def setting_value(value: Value) -> str:
@@ -162,6 +163,12 @@ def _trust(curve: Curve, chosen: Setting, row: Mapping[str, Any] | None) -> str:
         f"Nothing was trained again, and the fastest of a search is lucky: {luck(row).partition('; ')[2]}. "
         "confirm: {seeds: 5} in a study measures what it takes."
     )
+
+
+def _price(curve: Curve) -> str:
+    if curve.price is None or curve.price < 2:
+        return ""
+    return f"The whole curve cost as much as {number(curve.price, 2)} trainings of the settings that it found."
 
 
 def _reservations(curve: Curve, chosen: Setting, row: Mapping[str, Any] | None) -> Iterator[str]:

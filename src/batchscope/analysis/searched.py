@@ -18,6 +18,7 @@ from batchscope.spec.space import OPTIMIZER
 
 Array = NDArray[np.float64]
 NEAR = 1.5
+_NONE: Array = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +27,15 @@ class Searched:
 
     Attributes:
         batch_size: That of its trials.
-        log_steps: (K,) of the settings within ``NEAR`` times the fewest steps of the search, mean over their trainings.
+        log_steps: (K,) of the settings within ``NEAR`` times the fewest steps of the search, mean over their trainings
+            that reached the goal.
         trainings: (K,) how many those are, that of the search among them.
         gap: (K,) log distance of the two evaluations between which a training crossed the goal; 0 where that is exact.
         horizon: Log of ``NEAR`` times the fewest steps.
         watched: (n - K,) logs of the steps until which each other trial is known not to have reached the goal.
         noise: Standard deviation of log steps over seeds, if anything tells it.
+        missed: Of each of the K settings the logs of the steps until which its trainings are known not to have reached
+            the goal, of those that did not; empty if none of any.
     """
 
     batch_size: int
@@ -41,6 +45,7 @@ class Searched:
     horizon: float
     watched: Array
     noise: float | None = None
+    missed: tuple[Array, ...] = ()
 
     @classmethod
     def of(cls, group: pl.DataFrame, promise: TunedSteps | None, noise: float | None) -> Searched:
@@ -58,9 +63,8 @@ class Searched:
         # Steps are whole: one that was not beyond the goal at step 9, and was at 10, has crossed it at 10.
         gap = np.log(first / (close["before"].to_numpy() + 1.0))
         again = {} if promise is None else promise.again
-        trainings = [
-            np.append(again.get(trial, ()), np.log(step)) for trial, step in close.select("trial", "first").rows()
-        ]
+        known = [again.get(trial, (_NONE, _NONE)) for trial in close["trial"]]
+        trainings = [np.append(reached, np.log(step)) for (reached, _), step in zip(known, first, strict=True)]
         watched = others.select(pl.max_horizontal(pl.coalesce("before", "watched"), 1)).to_series().to_numpy()
         return cls(
             int(group.item(0, "batch_size")),
@@ -70,6 +74,7 @@ class Searched:
             float(np.log(NEAR * first.min()) - gap.mean() / 2),
             np.log(watched * 1.0),
             noise,
+            tuple(missed for _, missed in known),
         )
 
 

@@ -64,6 +64,7 @@ _LAST_COLUMNS: Kinds = {
     "optimum": pl.Float64,
     "optimum_low": pl.Float64,
     "optimum_high": pl.Float64,
+    "trained": pl.Int64,
 }
 
 _HARDLY = 5.0  # an interval that spans this factor is no knowledge worth a number
@@ -105,7 +106,9 @@ class Curve:
       carried it: were there only the seed between them, a fresh training would take as many. Null without one;
     * ``winner``: the trial of the search that took the fewest steps;
     * ``optimum``, ``optimum_low``, ``optimum_high``: the steps that the best setting of the whole space would take
-      (``tuned_optimum``); null where no batch size tried two settings.
+      (``tuned_optimum``); null where no batch size tried two settings;
+    * ``trained``: the steps of all trainings at that batch size, those with new seeds among them; null where steps were
+      tuned before they came here.
 
     The regimes are those of the optimum. Where every point that reached the goal was trained again the curve is
     ``confirmed``: ``quantity`` is then ``tuned``, and ``log_samples`` (D, M) are joint samples of the medians, with
@@ -141,6 +144,14 @@ class Curve:
     def has_fewest(self) -> bool:
         """Whether the fewest steps of a search stand beside tuned ones; not of rows that were tuned elsewhere."""
         return self.confirmed and self.table["low"].count() > 0
+
+    @property
+    def price(self) -> float | None:
+        """What the curve cost, in trainings of the setting of every batch size that reached the goal."""
+        if "trained" not in self.table.columns:
+            return None
+        known = self.table.drop_nulls([self.quantity, "trained"])
+        return float((known["trained"] / known[self.quantity]).sum()) if known.height else None
 
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``; an ``AnalysisError`` where pandas is not installed."""
@@ -239,7 +250,7 @@ def steps_to_result(
     ]
     for point in points:
         if tuned:
-            point.row.update(low=None, high=None)  # the fewest of a search, of which there was none
+            point.row.update(low=None, high=None, trained=None)  # the fewest of a search, of which there was none
         else:
             point.judge(optimum, level)
     kinds: Kinds = {name: found.table.schema[PREFIX + name] for name in names}
@@ -329,6 +340,7 @@ class _Point:
         batch_size, feasible = int(group.item(0, "batch_size")), group.filter("feasible")
         row: dict[str, object] = dict.fromkeys((*_FIRST_COLUMNS, *names, *_LAST_COLUMNS))
         row |= {"batch_size": batch_size, "trials": group.height, "feasible": feasible.height}
+        row["trained"] = found.table.filter(pl.col("batch_size") == batch_size).get_column("steps").sum()
         row |= {"reached": feasible.get_column("goal_step").count(), "revisions": group.get_column("revision").max()}
         if not row["reached"]:
             row |= {"validated": False, "reason": "no trial reached the goal"}

@@ -44,6 +44,7 @@ def _goal(answers: Answers, analyses: bool, overhead: float) -> dict[str, Any]:
     entry: dict[str, Any] = {"level": curve.level, "confirmed": curve.confirmed, "approximate": curve.approximate}
     entry |= {
         "headline": headline(curve).to_dict(),
+        "price": curve.price,
         "curve": _points(curve),
         "regimes": _regimes(curve.regimes, overhead),
         "notes": list(curve.notes),

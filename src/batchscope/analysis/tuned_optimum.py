@@ -11,7 +11,10 @@ of the best. Then, near m,
 1. of n trials n phi u**k lie below m + u, in expectation, and their number is Poisson: the volume of the settings that
    are so good. In d hyperparameters k is d/2 at a smooth optimum, d where training diverges just beyond it, and less
    where a hyperparameter does not matter; where the optimum lies, how it moves and how many there are is not asked;
-2. a training takes g and the noise of its seed, normal in log steps, whose size those tell that were trained again;
+2. a training takes g and the noise of its seed, normal in log steps, whose size those tell that were trained again. It
+   may be another at every batch size: the loss of small batches bounces, and crosses a goal by luck. Where nothing was
+   trained again it goes straight from one size to another, in logarithms, and both are inferred. One that missed the
+   goal is slower than it was watched for;
 3. trials within 1.5 times the fewest steps count as they are, all others as slower than that, or than they were watched
    for: so it does not matter how long a policy trains what has lost;
 4. phi is that of a Gamma distribution about a line in log batch size through the other batch sizes, as sure of it as
@@ -24,6 +27,7 @@ twenty times the work: docs/statistics.md.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +43,8 @@ _POWERS = np.array([0.5, 1.0, 1.5, 2.0, 3.0])
 # Of these powers, by the number of hyperparameters.
 _WEIGHTS = {1: (4.0, 2.0, 0.5, 0.2, 0.1), 2: (1.5, 4.0, 2.0, 1.0, 0.3), 3: (0.7, 2.0, 4.0, 2.0, 1.0)}
 _MORE = (0.5, 1.5, 3.0, 3.0, 2.0)
-_NOISES = np.array([0.03, 0.06, 0.12, 0.25])  # each as likely, where nothing was trained again
+_NOISES = np.array([0.03, 0.06, 0.12, 0.25, 0.5, 1.0])  # of which the seed's is one, where nothing was trained again
+_CHANGE = 0.5  # how much less likely a doubling of it between the smallest and the largest batch size is than none
 _VOICE = 4.0  # of the other batch sizes in phi, in trials
 _BEND = 0.5  # of log phi about its line
 _SLOPE = 0.35  # of that line for a doubling of the batch size
@@ -98,15 +103,17 @@ def tuned_optimum(searched: Sequence[Searched], dimensions: int, *, samples: int
         samples: D.
     """
     generator = numpy_generator("tuned optimum", *(one.batch_size for one in searched))
-    noises = _NOISES if any(one.noise is None for one in searched) else _NOISES[:1]
     weights = np.log(_WEIGHTS.get(max(dimensions, 1), _MORE))
     octaves = np.log2([float(one.batch_size) for one in searched])
-    cells = []
-    for noise in noises:
-        likelihoods = [_Likelihood.of(one, float(noise)) for one in searched]
-        cells += [_Cell.of(likelihoods, octaves, place) for place in range(len(_POWERS))]
-    evidence = np.array([cell.evidence for cell in cells]) + np.tile(weights, len(noises))
-    share = np.exp(evidence - evidence.max())
+    cells, evidence = [], []
+    courses = _courses(octaves) if any(one.noise is None for one in searched) else {(0,) * len(octaves): 0.0}
+    likelihood = functools.cache(lambda place, node: _Likelihood.of(searched[place], float(_NOISES[node])))
+    for course, likely in courses.items():
+        likelihoods = [likelihood(place, node) for place, node in enumerate(course)]
+        own = [_Cell.of(likelihoods, octaves, place) for place in range(len(_POWERS))]
+        cells += own
+        evidence += [cell.evidence + weight + likely for cell, weight in zip(own, weights, strict=True)]
+    share = np.exp(np.array(evidence) - max(evidence))
     drawn = generator.choice(len(cells), size=samples, p=share / share.sum())
     log_steps, density = np.empty((2, samples, len(searched)))
     for cell in np.unique(drawn):
@@ -115,6 +122,15 @@ def tuned_optimum(searched: Sequence[Searched], dimensions: int, *, samples: int
     trials = np.array([len(one.log_steps) + len(one.watched) for one in searched])
     sizes, delay = tuple(one.batch_size for one in searched), np.array([one.gap.mean() / 2 for one in searched])
     return Optimum(sizes, log_steps, density * trials, _POWERS[drawn % len(_POWERS)], trials, delay)
+
+
+def _courses(octaves: Array) -> dict[tuple[int, ...], float]:
+    """How the noise of a seed may go with the batch size: its nodes at each (M,), and log how likely that is."""
+    share = (octaves - octaves[0]) / max(octaves[-1] - octaves[0], 1.0)
+    nodes = range(len(_NOISES))
+    ends = [(first, last) for first in nodes for last in nodes if len(octaves) > 1 or first == last]
+    courses = ((np.rint(first + (last - first) * share), abs(last - first)) for first, last in ends)
+    return {tuple(course.astype(int).tolist()): change * math.log(_CHANGE) for course, change in courses}
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +165,9 @@ class _Likelihood:
         variance = (noise**2 / one.trainings + one.gap**2 / 12)[:, None, None]
         away = (one.log_steps[:, None, None] - settings) ** 2 / variance
         chance = np.exp(-away / 2) / np.sqrt(variance)  # (K, G, U)
+        for place, short in enumerate(one.missed):
+            for end in short:
+                chance[place] *= ndtr((settings - end) / noise)
         ends, counts = np.unique(np.minimum(one.watched, one.horizon), return_counts=True)
         # A trial in sight would have been seen, had it crossed before the last step that it was watched for.
         sight = [(one.horizon, len(one.log_steps)), *zip(ends, counts, strict=True)]
@@ -213,13 +232,10 @@ class _Cell:
 
 def _line(octaves: Array, values: Array, variances: Array) -> Array:
     """At every batch size the line through the values (M,) of the others; flat where there are too few to tell."""
-    line = np.empty(len(values))
-    for place in range(len(values)):
-        others = np.arange(len(values)) != place
-        if not others.any():
-            return values
-        x, weight = octaves[others] - octaves[place], 1 / variances[others]
-        design = np.column_stack([np.ones(len(x)), x])
-        precision = design.T @ (weight[:, None] * design) + np.diag([0.0, _SLOPE**-2])
-        line[place] = np.linalg.solve(precision, design.T @ (weight * values[others]))[0]
-    return line
+    if len(values) == 1:
+        return values
+    weight = (1 - np.eye(len(values))) / variances  # (M, M): a row has those of the others
+    away = octaves - octaves[:, None]
+    whole, first, second = weight.sum(1), (weight * away).sum(1), (weight * away**2).sum(1) + _SLOPE**-2
+    level, tilt = weight @ values, (weight * away) @ values
+    return np.asarray((second * level - first * tilt) / (whole * second - first**2))

@@ -27,6 +27,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batchscope.analysis.outcomes import PREFIX
+from batchscope.analysis.seed_noise import scatter
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 
@@ -99,14 +100,12 @@ class Confirmation:
         missed = np.array([self.missed[one] for one in chosen])
         return steps[~np.isnan(steps)], missed[~np.isnan(steps)]
 
-    def scatter(self) -> tuple[float, int]:
-        """The sum of squares of log steps about each candidate's mean, and its degrees of freedom."""
-        whole, freedom = 0.0, 0
-        for steps, missed in zip(self.log_steps, self.missed, strict=True):
-            if len(seen := steps[~missed & ~np.isnan(steps)]) > 1:
-                whole += float(((seen - seen.mean()) ** 2).sum())
-                freedom += len(seen) - 1
-        return whole, freedom
+    def trainings(self) -> list[tuple[Array, Array]]:
+        """Of each candidate log steps of the trainings that reached the goal, and where those ended that missed it."""
+        return [
+            (steps[~missed & ~np.isnan(steps)], steps[missed])
+            for steps, missed in zip(self.log_steps, self.missed, strict=True)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +121,8 @@ class TunedSteps:
         log_median: (D,) samples of the logarithm of the median; empty where it has no interval.
         log_fresh: (D,) likewise of one fresh training, by the same medians.
         noise: Standard deviation of log steps over seeds; None where nothing tells it.
-        again: Log steps of the trainings with new seeds, by the trial of the search whose setting they have; the last
-            step that was watched where the goal was missed.
+        again: The trainings with new seeds, by the trial of the search whose setting they have: log steps of those that
+            reached the goal, and of the others log of the last step that was watched.
     """
 
     trial: str
@@ -133,7 +132,7 @@ class TunedSteps:
     log_median: Array
     log_fresh: Array
     noise: float | None = None
-    again: Mapping[str, Array] = field(default_factory=dict)
+    again: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
 
 
 def tuned_steps(
@@ -146,10 +145,10 @@ def tuned_steps(
         level: Of the intervals.
         samples: D.
     """
-    scatters = {size: found.scatter() for size, found in confirmations.items()}
+    scatters = {size: scatter(found.trainings()) for size, found in confirmations.items()}
     promises = {}
     for size, found in confirmations.items():
-        others = [scatter for other, scatter in scatters.items() if other != size]
+        others = [own for other, own in scatters.items() if other != size]
         promises[size] = _promise(size, found, scatters[size], _pooled(others), level, samples)
     return promises
 
@@ -198,7 +197,7 @@ def _promise(
     # Steps are known no better than the evaluations lie apart.
     variance = max((own[0] + others[0]) / max(freedom, 1), found.gap**2 / 12)
     noise = float(np.sqrt(variance)) if freedom else None
-    again = {name: steps[~np.isnan(steps)] for name, steps in zip(found.trials, found.log_steps, strict=True)}
+    again = dict(zip(found.trials, found.trainings(), strict=True))
     none = np.empty(0)
     if not np.isfinite(value) or not freedom:
         known = float(np.exp(value)) if np.isfinite(value) else None
