@@ -35,14 +35,6 @@ def test_the_knee_is_the_critical_batch_size_of_the_law() -> None:
         assert knee(points(replace(found, table=whole, log_samples=np.empty((0, 0)))), NONE).batch_size == best
 
 
-def test_a_curve_without_samples_has_its_intervals_for_them() -> None:
-    found = exact()
-    wide = found.table.with_columns(low=pl.col("steps") / 1.5, high=pl.col("steps") * 1.5)
-    for point in points(replace(found, table=wide, log_samples=np.empty((0, 0)))):
-        low, high = np.quantile(point.log_samples, [0.05, 0.95])
-        assert high - low == pytest.approx(2 * np.log(1.5), rel=0.15)
-
-
 def test_nothing_beyond_the_maximum_useful_batch_size_is_recommended() -> None:
     found = exact()
     ends = replace(NONE, maximum_useful_batch_size=Interval(58.0, 40.0, 90.0))

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from batchscope import optim
+from batchscope.errors import StudyError
 from batchscope.optim import OPTIMIZERS, RULES, Rule
-from batchscope.optim.table import TABLE, arguments, may_take
+from batchscope.optim.rule import norm
+from batchscope.optim.table import HYPERPARAMETERS, TABLE, arguments, may_take
 from optim.optim_references import REFERENCES
 from rows import first
 
@@ -444,3 +446,22 @@ def test_schedule_free_averages_iterates_equally_under_a_constant_rate() -> None
 def test_what_an_optimizer_may_be_given_is_its_own_or_nobodys() -> None:
     assert may_take("adam", "beta1") and may_take("adam", "label_smoothing")
     assert not may_take("adam", "momentum") and may_take("mine.py:Own", "momentum")
+
+
+@pytest.mark.parametrize("shape", [(512, 128), (128, 512), (2**16 + 1,), (3, 4)])
+def test_the_norm_of_a_large_tensor_is_the_norm(shape: tuple[int, ...]) -> None:
+    values = draws(*shape)
+    expected = values.square().sum().sqrt()
+    torch.testing.assert_close(norm(values), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(norm(values.movedim(0, -1)), expected, rtol=1e-12, atol=0)
+
+
+RADII = ("minimum_radius", "maximum_radius")
+STANDS_STILL_AT_ZERO = ("trust", *RADII, "decay_exponent", "clip_threshold", "minimum_scale")
+
+
+@pytest.mark.parametrize("name", [*STANDS_STILL_AT_ZERO, "clip_gradient_norm", "average_weights"])
+def test_zero_is_refused_where_a_rule_would_divide_by_it_or_stand_still(name: str) -> None:
+    HYPERPARAMETERS[name].check(name, 1e-3)
+    with pytest.raises(StudyError, match=f"{name} must be .*0"):
+        HYPERPARAMETERS[name].check(name, 0.0)
