@@ -420,6 +420,22 @@ def test_a_tiny_study_is_not_timed_and_choosing_takes_a_tenth_of_a_large_one(mon
     assert time.process_time() - started < max(3.0, choice.CHOOSING_SHARE * likely)
 
 
+def test_a_loop_that_had_to_wait_for_the_machine_gives_no_time_for_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that took a second, once, is no work of hours; and what is fast leaves little time for what may be."""
+    seconds = iter([1.0, 0.5])
+    monkeypatch.setattr(choice.Reference, "seconds", lambda self: next(seconds, 1e-4))
+    monkeypatch.setattr(choice, "milliseconds_per_step", lambda *_: 1000.0)
+    monkeypatch.setattr(choice, "REPEATED_SECONDS", math.inf)
+    bench = training()
+    found = choose(bench, trials_of(bench, 10), Engine()).choice
+    assert (found.program, set(found.timings)) == ("loop", {"loop-1"}) and found.timings["loop-1"] <= 0.1
+    timings = {"loop-1": 1.0}
+    watch = choice._Watch(math.inf, 1000, timings)
+    whole = watch.seconds
+    timings["traced-4"] = 0.25
+    assert watch.seconds == pytest.approx(whole / 4) == choice.CHOOSING_SHARE * choice.TIMING_SHARE * 0.25
+
+
 class Late(Vmap):
     """Right for a while, then not: as a graph that froze what the loop goes on computing."""
 

@@ -15,6 +15,7 @@ Legend: K trials of a pack, of which the first and the last are compared; B exam
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -84,6 +85,14 @@ class Reference:
             settings = Settings.of(self.training, self.trials[trial : trial + 1])
             self._steps[trial, steps, moved] = before, *self.loop.train(before, settings, *steps)
         return self._steps[trial, steps, moved]
+
+    def seconds(self) -> float:
+        """Of one more of the loop's second steps."""
+        steps = self.ranges[:2][-1]
+        before, settings = self.before(0, steps), Settings.of(self.training, self.trials[:1])
+        started = time.perf_counter()
+        self.loop.train(before, settings, *steps)
+        return (time.perf_counter() - started) / (steps[1] - steps[0])
 
     def before(self, trial: int, steps: Range) -> State:
         """One trial's state that some steps begin from: the loop's own, a few steps into the training."""
