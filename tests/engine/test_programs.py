@@ -21,6 +21,7 @@ from batchscope.engine.evaluate import Accumulators, evaluate
 from batchscope.engine.loop import Loop
 from batchscope.engine.pack import Pack, State
 from batchscope.engine.program import Measurements, Program, advance, diverged_at
+from batchscope.engine.qualification import Reference
 from batchscope.engine.randomness import seed_step
 from batchscope.engine.training import Loaded, Settings, Training
 from batchscope.engine.vmap import Vmap
@@ -423,7 +424,7 @@ def test_a_tiny_study_is_not_timed_and_choosing_takes_a_tenth_of_a_large_one(mon
 def test_a_loop_that_had_to_wait_for_the_machine_gives_no_time_for_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that took a second, once, is no work of hours; and what is fast leaves little time for what may be."""
     seconds = iter([1.0, 0.5])
-    monkeypatch.setattr(choice.Reference, "seconds", lambda self: next(seconds, 1e-4))
+    monkeypatch.setattr(Reference, "seconds", lambda self: next(seconds, 1e-4))
     monkeypatch.setattr(choice, "milliseconds_per_step", lambda *_: 1000.0)
     monkeypatch.setattr(choice, "REPEATED_SECONDS", math.inf)
     bench = training()

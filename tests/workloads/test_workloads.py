@@ -17,7 +17,7 @@ from batchscope.models import FullyConnected, SimpleCNN
 from batchscope.seeds import torch_generator
 from batchscope.spec.examples import as_tensors
 from batchscope.spec.goal import Goal
-from batchscope.spec.workload import Stream, Workload
+from batchscope.spec.workload import Stream, Workload, _sample
 
 NAMES = [
     "digits/softmax",
@@ -292,3 +292,9 @@ def test_a_file_that_is_not_there_and_a_function_that_is_not_named(tmp_path: Pat
 def test_listing_reads_no_data_and_no_scikit_learn() -> None:
     code = "import sys; from batchscope import workloads; workloads.names(); sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_fingerprint_of_more_examples_than_float32_counts() -> None:
+    """2**25 - 1, the last of so many examples, is 2**25 in float32."""
+    many = torch.zeros(()).expand(2**25)
+    assert _sample(many) == bytes(4 * 256)

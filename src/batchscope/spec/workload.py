@@ -247,5 +247,6 @@ def _check_pair(role: str, data: tuple[Any, ...]) -> None:
 
 def _sample(tensor: Tensor, examples: int = 256) -> bytes:
     """Up to ``examples`` examples spread over the data: enough to tell two data sets apart, cheap on any size."""
-    chosen = torch.linspace(0, tensor.shape[0] - 1, min(examples, tensor.shape[0])).long()
+    last = tensor.shape[0] - 1
+    chosen = torch.linspace(0, last, min(examples, last + 1)).long().clamp(max=last)  # in float32, 2**25 - 1 is 2**25
     return bytes(tensor[chosen].cpu().contiguous().flatten().view(torch.uint8).numpy())
