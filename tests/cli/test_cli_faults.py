@@ -17,17 +17,11 @@ import pytest
 from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
 from batchscope.spec.study import Study
 from batchscope.store.disk import Files
+from cli import small_study
 from rows import first
 from runs.same import assert_same_run
 
-STUDY = """
-workload: noisy_quadratic/8
-batch_sizes: [4, 16]
-search: {trials: 4, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
-goals: ["validation/loss < 0.3"]
-budget: {steps: 60}
-engine: {program: loop, pack_size: 2, threads: 1}
-"""
+STUDY = small_study.text(trials=4)
 Shown = Callable[..., str]
 
 

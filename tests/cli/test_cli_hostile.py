@@ -19,19 +19,13 @@ from batchscope import runs
 from batchscope.cli.main import DONE, FAILED, MISUSE, invoke
 from batchscope.errors import BatchscopeError
 from batchscope.spec.study import Study
+from cli import small_study
 from engine.workbench import classification, study
 from runs.same import assert_same_run, tables
 
 SOURCE = Path(bs.__file__).parent
 EVIL = "<script>alert(1)</script>\x1b[31m\x07\u202e[bold]x[/bold]"
-STUDY = """
-workload: noisy_quadratic/4
-batch_sizes: [4, 16]
-search: {trials: 3, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
-goals: ["validation/loss < 0.3"]
-budget: {steps: 12}
-engine: {program: loop, pack_size: 2, threads: 1}
-"""
+STUDY = small_study.text(dimensions=4, steps=12)
 
 
 # A probe hands a workload object to the process that it starts, through a pipe; nothing that is read from disk.

@@ -14,16 +14,10 @@ import batchscope.store.segments
 from batchscope.cli.main import DONE, invoke
 from batchscope.errors import StoreError
 from batchscope.store import Store
+from cli import small_study
 from store.store_units import TRIALS, content, unit
 
-STUDY = """
-workload: noisy_quadratic/8
-batch_sizes: [4, 16]
-search: {trials: 3, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
-goals: ["validation/loss < 0.3"]
-budget: {steps: 60}
-engine: {program: loop, pack_size: 2, threads: 1}
-"""
+STUDY = small_study.text()
 NAMES = [b"exp [v2] a*b?c{d,e}", b"caf\xe9\xff \n\x1b[31m"]
 
 

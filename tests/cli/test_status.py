@@ -16,15 +16,9 @@ from batchscope.runs import Progress
 from batchscope.spec.study import Study
 from batchscope.store import Store
 from batchscope.store.lock import Owner
+from cli import small_study
 
-STUDY = """
-workload: noisy_quadratic/8
-batch_sizes: [4, 16]
-search: {trials: 3, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
-goals: ["validation/loss < 0.0001"]
-budget: {steps: 60}
-engine: {program: loop, pack_size: 2, threads: 1}
-"""
+STUDY = small_study.text(goal=0.0001)
 NOBODY = "nobody is running it"
 
 

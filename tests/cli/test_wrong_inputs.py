@@ -12,15 +12,9 @@ from pathlib import Path
 import pytest
 
 from batchscope.cli.main import DONE, FAILED, MISUSE, VERBS, invoke
+from cli import small_study
 
-STUDY = """
-workload: noisy_quadratic/8
-batch_sizes: [4, 16]
-search: {trials: 3, confirm: {seeds: 0}, space: {learning_rate: {min: 0.01, max: 1, scale: log}, momentum: 0.9}}
-goals: ["validation/loss < 0.3"]
-budget: {steps: 60}
-engine: {program: loop, pack_size: 2, threads: 1}
-"""
+STUDY = small_study.text()
 FILES: dict[str, str | bytes] = {
     "study.yaml": STUDY,
     "empty": "",
