@@ -161,7 +161,7 @@ def _trust(curve: Curve, chosen: Setting, row: Mapping[str, Any] | None) -> str:
         return f"{text}; the luckiest of the search took {fewest:,}." if lucky else f"{text}."
     return (
         f"Nothing was trained again, and the fastest of a search is lucky: {luck(row).partition('; ')[2]}. "
-        "confirm: {seeds: 5} in a study measures what it takes."
+        "confirm: {seeds: 5} in a study measures what it takes, and how far the regimes are luck."
     )
 
 
