@@ -1,16 +1,46 @@
-"""A model that no memory holds is refused at the line that asks for it, before anything is allocated."""
+"""A model that no memory holds is refused at the line that asks for it, and a data set before it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
+from batchscope import runs
+from batchscope.errors import StudyError
 from batchscope.machine.allocation import Bounded
+from batchscope.runs.estimate import estimate
+from engine.workbench import classification, study
 
 MIB = 2**20
+
+
+class Endless(Dataset[tuple[torch.Tensor, int]]):
+    """So many examples, of which none is read before it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(6), index % 3
+
+
+@pytest.mark.parametrize("role", ["train", "validation", "test"])
+def test_a_dataset_that_no_memory_holds_is_refused_before_it_is_read(role: str, tmp_path: Path) -> None:
+    # Held-out examples are read once, and for those that are trained on an order is drawn.
+    workload = replace(classification(), **{role: Endless(2**40)})  # type: ignore[arg-type]
+    with pytest.raises(StudyError, match="needs about [0-9.]+ [TP]iB"):
+        runs.run(study(), tmp_path / "run", workload=workload)
+    fits = replace(classification(), **{role: Endless(300)})  # type: ignore[arg-type]
+    assert estimate(study("engine.program=loop"), workload=fits).rows
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ from batchscope.tensors import Tree, leaves, map_tree, size_of
 MiB = 2**20
 # What torch loads when a pack is traced for the first time: measured as 150 to 160 MiB with torch 2.13.
 TRACING = 150 * MiB
+# For every training example its place in the orders of two epochs.
+ORDERS = 16
 # A pack's state, what a step makes of it, and the stack of the results.
 STATES = 3
 # The live tensors of one step and one evaluation are measured on so many examples; memory grows linearly with them.
@@ -94,6 +96,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     pairs = [pair for pair in (workload.train, workload.validation, workload.test) if isinstance(pair, tuple)]
     tensors = [tensor for pair in pairs for tensor in leaves(pair)]
     data = sum(_bytes(tensor, scale) for tensor in tensors) + _sample_bytes(study, workload, scale)
+    data += _read_once(loaded, workload) + ORDERS * (workload.train_size or 0)
     raw = sum(tensor.nbytes for tensor in tensors)
     graph = any(training.rule.needs_hessian_diagonal for training, _ in each)
     step, evaluation = _measured(loaded, workload, graph) if device == "cpu" else ((0.0, 0.0), 0)
@@ -108,6 +111,13 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
         trials=study.search.count,
         loops=loops,
     )
+
+
+def _read_once(loaded: Loaded, workload: Workload) -> int:
+    """Of held-out data sets that are no tensors yet: their examples, beside the tensors that these become."""
+    one = sum(tensor.nbytes for tensor in leaves(loaded.validation)) / size_of(loaded.validation)
+    sets: list[Any] = [data for data in (workload.validation, workload.test) if not isinstance(data, tuple)]
+    return int(2 * one * sum(len(data) for data in sets if hasattr(data, "__len__")))
 
 
 def _sample_bytes(study: Study, workload: Workload, scale: int) -> int:
