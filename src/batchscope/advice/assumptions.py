@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from batchscope.advice.options import Option
 from batchscope.advice.step_time import Link, loading_share, shares
 from batchscope.amounts import memory, percent
-from batchscope.analysis.steps import Curve
+from batchscope.analysis.curve import Curve
 from batchscope.spec.probe import Probe
 
 

@@ -23,10 +23,10 @@ from batchscope.advice.verdicts import (
     within_deadline,
 )
 from batchscope.amounts import bounds, count, counted, duration, number, parse_seconds
+from batchscope.analysis.curve import Curve
 from batchscope.analysis.headline import Headline, headline, knee, useful
 from batchscope.analysis.points import points
 from batchscope.analysis.printing import as_html, as_text, to_pandas
-from batchscope.analysis.steps import Curve
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
 from batchscope.spec.probe import Probe

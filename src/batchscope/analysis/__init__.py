@@ -2,6 +2,7 @@
 
 from batchscope.analysis.audit import ExpectedSteps, expected_steps
 from batchscope.analysis.budgets import BudgetQuality, best_under_budgets
+from batchscope.analysis.curve import Curve
 from batchscope.analysis.curve_comparison import Contour, NormalisedCurves, Speedup, compare, contour, speedup
 from batchscope.analysis.headline import Headline, headline
 from batchscope.analysis.laws import Law
@@ -11,7 +12,7 @@ from batchscope.analysis.questions import QUESTIONS, Answers, answered
 from batchscope.analysis.regimes import Regimes
 from batchscope.analysis.scaling_rules import RuleCheck, rule_check
 from batchscope.analysis.stability import Sensitivity, StabilityMap, sensitivity, stability_map
-from batchscope.analysis.steps import Curve, steps_to_result
+from batchscope.analysis.steps import steps_to_result
 from batchscope.analysis.summary import other_analyses, plain_rows, summary
 from batchscope.interval import Interval
 

@@ -10,8 +10,9 @@ import polars as pl
 
 from batchscope.amounts import count, number
 from batchscope.analysis.budgets import Better
+from batchscope.analysis.curve import Curve
 from batchscope.analysis.outcomes import Table, require_every_evaluation, require_full_training, require_metric
-from batchscope.analysis.steps import Curve, steps_to_result
+from batchscope.analysis.steps import steps_to_result
 from batchscope.analysis.words import Words
 from batchscope.errors import AnalysisError
 from batchscope.interval import Interval

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import polars as pl
 
 from batchscope.amounts import batch_size, below_one, bounds, count, counted, number, percent
+from batchscope.analysis.curve import Curve
 from batchscope.analysis.points import Point, Value, luck, points
 from batchscope.analysis.regimes import Regimes
-from batchscope.analysis.steps import Curve
 from batchscope.interval import Interval
 
 LEADING = ("optimizer", "learning_rate", "momentum")  # what everybody asks for comes first

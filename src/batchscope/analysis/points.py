@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchscope.amounts import count, number
 from batchscope.analysis import laws
-from batchscope.analysis.steps import Curve, point_names
+from batchscope.analysis.curve import Curve, point_names
 from batchscope.errors import AnalysisError
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator

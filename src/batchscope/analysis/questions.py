@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from batchscope.analysis import audit, budgets, curve_comparison, scaling_rules, stability
+from batchscope.analysis.curve import Curve
 from batchscope.analysis.question import Answer, Given, Question, Refused
-from batchscope.analysis.steps import Curve
 
 T = TypeVar("T")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
+from batchscope.analysis.curve import Curve, point_names
 from batchscope.analysis.headline import headline
 from batchscope.analysis.held_out import by_batch_size
 from batchscope.analysis.question import Refused
 from batchscope.analysis.questions import Answers, answered
 from batchscope.analysis.regimes import OVERHEAD, Regimes
-from batchscope.analysis.steps import Curve, point_names
 
 SCHEMA = 1
 ESTIMAND = (

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from batchscope.amounts import NOTHING, batch_size, bounds, count, number, percent
 from batchscope.analysis import Headline, Refused, headline
+from batchscope.analysis.curve import point_names
 from batchscope.analysis.headline import LEADING
 from batchscope.analysis.held_out import by_batch_size, in_words
 from batchscope.analysis.regimes import OVERHEAD
-from batchscope.analysis.steps import point_names
 from batchscope.cli.show import cell, print_table, printable
 
 ALWAYS = 2  # hyperparameters that are shown however narrow the terminal
