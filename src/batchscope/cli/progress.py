@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from batchscope.amounts import duration, number, percent
+from batchscope.amounts import counted, duration, number, percent
 from batchscope.cli.show import console, printable
 from batchscope.runs import BatchSizeProgress, Progress
 from batchscope.spec.study import Study
@@ -19,6 +19,7 @@ from batchscope.spec.study import Study
 # Seconds between two lines where the output is piped.
 LINE_SECONDS = 10.0
 BAR = 12
+LEAST_SHARE = 0.01  # below which a number of it only frightens
 REMARKS = 3  # shown under the live table
 
 
@@ -100,8 +101,15 @@ class Display:
 
 
 def footer(progress: Progress) -> str:
-    """Time spent and left, and what share of it was evaluation."""
-    parts = [f"{percent(progress.share)} done", f"{duration(round(progress.seconds))} so far"]
+    """How far it is, time spent and left, and what share of it was evaluation."""
+    # Until a goal is reached nobody knows how long the race is: the share is of the budget, which few races use up.
+    share = "less than 1%" if 0 < progress.share < LEAST_SHARE else percent(progress.share)
+    parts = [f"{share} done", f"{duration(round(progress.seconds))} so far"]
+    asked = [size for size in progress.batch_sizes if not size.skipped]
+    reached = sum(None not in size.best.values() for size in asked)
+    if 0 < progress.share and reached < len(asked):
+        goals = "goals" if len(asked[0].best) > 1 else "goal"
+        parts.append(f"{goals} reached at {reached} of {counted(len(asked), 'batch size')}")
     if 0.02 < progress.share < 1:
         left = progress.seconds * (1 - progress.share) / progress.share
         parts.append(f"at most about {duration(round(left))} left")
