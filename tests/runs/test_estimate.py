@@ -33,9 +33,11 @@ def test_a_dry_run_answers_within_ten_seconds(seconds: float) -> None:
     started = time.perf_counter()
     found = estimate(asked, workload=classification(partial(Slow, seconds)))
     assert time.perf_counter() - started < 20  # ten, on a machine that has other work to do
-    for row in found.rows:  # a step sleeps for so long, and computes almost nothing beside it
-        least = row.trainings * row.steps * row.batch_size * seconds
-        assert row.train_seconds >= 0.99 * least
+    # A step sleeps for so long, and computes almost nothing beside it; a graph, where there was time for one, does not.
+    slept = [row for row in found.rows if row.choice.program == "loop"]
+    assert slept or seconds < 0.05
+    for row in slept:
+        assert row.train_seconds >= 0.99 * row.trainings * row.steps * row.batch_size * seconds
 
 
 def test_trainings_again_count_as_a_run_may_take_them(tmp_path: Path) -> None:
