@@ -96,7 +96,12 @@ def test_the_state_and_the_activations_of_a_network_are_those_of_its_shapes() ->
     found = demand(asked, workload, timelines_of(asked, workload), "cpu")
     parameters = 6 * 12 + 12 + 12 * 3 + 3
     assert found.state == 2 * 4 * parameters  # with the momentum
-    assert found.data == 300 * (6 * 4 + 8) + 200 * 16  # and the order of two epochs
+    assert found.data == 300 * (6 * 4 + 8)
+    assert found.own == 200 * 16  # the orders of two epochs
+    changes = ["evaluation.train_examples=50", "search.confirm.seeds=2"]
+    asked = study("engine.dtype=float32", *changes)
+    own = demand(asked, workload, timelines_of(asked, workload), "cpu").own
+    assert own == 3 * 200 * 16 + 50 * (6 * 4 + 8)  # of every replicate, and the sample
     # A step keeps the hidden layer, the mask of the dropout and what came of it, and the outputs of every example.
     least = 4 * (6 + 12 + 12 + 3)
     assert least <= (found.step[4096] - found.step[8]) / (4096 - 8) <= 4 * least

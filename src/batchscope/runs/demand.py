@@ -61,6 +61,7 @@ class Demand:
         evaluation: Likewise within an evaluation.
         trials: At every batch size.
         loops: Whether trials are known to be trained one after the other, whatever the pack.
+        own: Of a worker's data, what it shares with no other.
     """
 
     libraries: int
@@ -70,11 +71,12 @@ class Demand:
     evaluation: int
     trials: int
     loops: bool
+    own: int = 0
 
     def worker(self, batch_size: int, pack_size: int) -> int:
-        """The peak of a worker while it advances a pack, without libraries and data."""
+        """The peak of a worker while it advances a pack, without libraries and the data that workers share."""
         at_once = 1 if self.loops else pack_size
-        return STATES * pack_size * self.state + at_once * max(self.step[batch_size], self.evaluation)
+        return self.own + STATES * pack_size * self.state + at_once * max(self.step[batch_size], self.evaluation)
 
     @property
     def held(self) -> int:
@@ -95,8 +97,8 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
     scale = torch.empty(0, dtype=loaded.dtype).element_size()
     pairs = [pair for pair in (workload.train, workload.validation, workload.test) if isinstance(pair, tuple)]
     tensors = [tensor for pair in pairs for tensor in leaves(pair)]
-    data = sum(_bytes(tensor, scale) for tensor in tensors) + _sample_bytes(study, workload, scale)
-    data += _read_once(loaded, workload) + ORDERS * (workload.train_size or 0)
+    data = sum(t.numel() * (scale if t.is_floating_point() else t.element_size()) for t in tensors)
+    data += _read_once(loaded, workload)
     raw = sum(tensor.nbytes for tensor in tensors)
     graph = any(training.rule.needs_hessian_diagonal for training, _ in each)
     step, evaluation = _measured(loaded, workload, graph) if device == "cpu" else ((0.0, 0.0), 0)
@@ -110,6 +112,7 @@ def demand(study: Study, workload: Workload, timelines: Mapping[int, Timeline], 
         evaluation=evaluation,
         trials=study.search.count,
         loops=loops,
+        own=_own(loaded, workload),
     )
 
 
@@ -120,19 +123,17 @@ def _read_once(loaded: Loaded, workload: Workload) -> int:
     return int(2 * one * sum(len(data) for data in sets if hasattr(data, "__len__")))
 
 
-def _sample_bytes(study: Study, workload: Workload, scale: int) -> int:
-    """Of the training examples that evaluations measure too."""
-    if not study.measures_training or not isinstance(workload.train, tuple):
-        return 0
-    held_out, all_of_it = workload.validation, size_of(workload.train)
-    count = size_of(held_out) if isinstance(held_out, tuple) else all_of_it
-    share = min(1.0, (study.evaluation.train_examples or count) / all_of_it)
-    return int(share * sum(_bytes(tensor, scale) for tensor in leaves(workload.train)))
-
-
-def _bytes(tensor: torch.Tensor, scale: int) -> int:
-    """In the dtype of the training, whose numbers take ``scale`` each."""
-    return tensor.numel() * (scale if tensor.is_floating_point() else tensor.element_size())
+def _own(loaded: Loaded, workload: Workload) -> int:
+    """Of each worker: the orders of epochs, of every replicate, and the training examples that evaluations measure."""
+    study, size, sample = loaded.study, workload.train_size, loaded.train_sample
+    orders = ORDERS * (1 + study.search.confirm.seeds) * (size or 0)
+    if sample is None:
+        return orders
+    held_out: Any = workload.validation
+    known = size_of(held_out) if isinstance(held_out, tuple) else len(held_out) if hasattr(held_out, "__len__") else 0
+    count = study.evaluation.train_examples or known
+    one = sum(tensor.nbytes for tensor in leaves(sample)) / size_of(sample)
+    return orders + int(one * (count if size is None else min(count, size)))
 
 
 def _measured(loaded: Loaded, workload: Workload, graph: bool) -> tuple[tuple[float, float], int]:
