@@ -32,7 +32,7 @@ def test_a_dry_run_answers_within_ten_seconds(seconds: float) -> None:
     asked = study("batch_sizes=[8, 32, 128, 512]", "budget.steps=4000", "engine={program: auto}")
     started = time.perf_counter()
     found = estimate(asked, workload=classification(partial(Slow, seconds)))
-    assert time.perf_counter() - started < 20  # ten, on a machine that has other work to do
+    assert time.perf_counter() - started < 10
     # A step sleeps for so long, and computes almost nothing beside it; a graph, where there was time for one, does not.
     slept = [row for row in found.rows if row.choice.program == "loop"]
     assert slept or seconds < 0.05
