@@ -83,3 +83,9 @@ def test_curves_are_divided_by_their_steps_at_one_batch_size() -> None:
         compare({"one": whole}, reference=3)
     with pytest.raises(AnalysisError, match="they share none"):
         compare({})
+
+
+def test_where_no_training_examples_were_measured_it_is_said_how_they_are() -> None:
+    trials, evaluations = pl.DataFrame({"trial": ["a"]}), pl.DataFrame({"trial": ["a"], "validation/loss": [1.0]})
+    with pytest.raises(AnalysisError, match=r"evaluation: \{train_examples: 1000\} in a study .* validation/loss$"):
+        speedup(trials, evaluations)

@@ -20,7 +20,7 @@ from batchscope.errors import StudyError, WorkloadError
 from batchscope.plan.sampling import first_trials
 from batchscope.runs.preflight import check_goals
 from batchscope.spec.goal import Goal
-from batchscope.spec.metrics import Gathered, is_average, named
+from batchscope.spec.metrics import Gathered, is_average, named, resolved
 from batchscope.spec.workload import Workload
 from engine.workbench import classification, study, training, well_validated
 
@@ -130,3 +130,9 @@ def test_metrics_of_a_workload_may_be_names() -> None:
     assert found.fingerprint() != found.measuring(["error"]).fingerprint()
     with pytest.raises(WorkloadError, match="the metric best must be a function"):
         Workload(partial(nn.Linear, 3, 3), loss, pair, pair, metrics={"best": 3})
+
+
+@pytest.mark.parametrize("name", ["loss", "running_loss", "a/b", ""])
+def test_a_name_that_would_be_another_column_is_refused(name: str) -> None:
+    with pytest.raises(WorkloadError, match="other than 'loss' and 'running_loss'"):
+        resolved({name: "accuracy"})

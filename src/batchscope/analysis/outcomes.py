@@ -213,6 +213,8 @@ def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
         metrics = [name for name in names if is_metric(name)]
         near = difflib.get_close_matches(metric, metrics, n=1)
         meant, measured = f"; did you mean {near[0]}?" if near else ".", ", ".join(metrics) or "nothing"
+        if metric.startswith("train/"):
+            meant = "; evaluation: {train_examples: 1000} in a study measures those of training examples."
         raise AnalysisError(
             f"a goal needs a metric that the run measured, got {metric!r}{meant} It measured {measured}"
         )

@@ -45,8 +45,9 @@ def in_our_words(goal: Goal, document: Mapping[str, Any]) -> Goal:
 def lacks(document: Mapping[str, Any]) -> dict[str, str]:
     """What the source of an imported run did not have that analyses ask for, and why: ``search``, ``metric``."""
     imported = document.get("imported")
-    found = {"search": "what was imported had been tuned before, and no search came with it"}
-    found = found if is_tuned(document) else {}
+    found = {}
+    if is_tuned(document):
+        found["search"] = "what was imported had been tuned before, and no search came with it"
     if isinstance(imported, dict) and imported.get("kind") == "curve":
         found["metric"] = "steps to a target were imported, and no values of a metric"
     return found

@@ -66,8 +66,10 @@ def resolved(given: Any) -> dict[str, Any]:
         raise WorkloadError(f'metrics must be a dict such as {{"error": error}}, or a list of names, got {given!r:.80}')
     found = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
     for name, metric in found.items():
-        if not isinstance(name, str) or "/" in name or not name or name == "loss":
-            raise WorkloadError(f"a metric needs a name without '/', other than 'loss', got {name!r}")
+        if not isinstance(name, str) or "/" in name or not name or name in ("loss", "running_loss"):
+            raise WorkloadError(
+                f"a metric needs a name without '/', other than 'loss' and 'running_loss', got {name!r}"
+            )
         if isinstance(metric, str):
             found[name] = named(metric)
         elif not callable(metric) and not isinstance(metric, OfMean):
