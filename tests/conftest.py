@@ -6,6 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
+# Before numpy: on a machine that has other work to do its threads wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings

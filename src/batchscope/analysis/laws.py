@@ -203,13 +203,22 @@ def _nearest(curves: Array, x: Array, powers: Array, weight: Array | None = None
     """
     weight = np.full(len(x), 1 / len(x)) if weight is None else weight / weight.sum()
     grid = np.linspace(x[0] - 3.0, x[-1] + 3.0, 250)
-    shapes = np.stack([_shape(x - grid[:, None], power) for power in powers])  # (P, G, M)
-    centred = shapes - (shapes @ weight)[:, :, None]
-    y = (curves - (curves @ weight)[:, None]) * weight
-    error = np.stack([(nodes**2) @ weight - 2 * y @ nodes.T for nodes in centred])  # (P, D, G), less a constant
-    best_power = error.min(2).argmin(0)
+    y = -2 * (curves - (curves @ weight)[:, None]) * weight
+
+    def errors(rows: NDArray[np.bool_] | slice, power: float) -> Array:
+        """Of these curves at every node (D, G), less a constant."""
+        nodes = _shape(x - grid[:, None], power)  # (G, M)
+        nodes -= (nodes @ weight)[:, None]
+        error = np.asarray(y[rows] @ nodes.T)
+        error += nodes**2 @ weight
+        return error
+
+    # All sharpnesses at once would be more than a cache holds; the errors at the best are computed again.
+    best_power = np.array([errors(slice(None), power).min(1) for power in powers]).argmin(0)
+    profile = np.empty((len(curves), len(grid)))
+    for power in np.unique(best_power):
+        profile[best_power == power] = errors(best_power == power, powers[power])
     rows = np.arange(len(curves))
-    profile = error[best_power, rows]  # (D, G)
     node = np.clip(profile.argmin(1), 1, len(grid) - 2)
     left, middle, right = (profile[rows, node + shift] for shift in (-1, 0, 1))
     curvature = np.maximum(left - 2 * middle + right, 1e-300)

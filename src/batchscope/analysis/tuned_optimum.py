@@ -49,6 +49,9 @@ _VOICE = 4.0  # of the other batch sizes in phi, in trials
 _BEND = 0.5  # of log phi about its line
 _SLOPE = 0.35  # of that line for a doubling of the batch size
 _HEIGHTS = np.geomspace(0.004, 2.5, 48) - 0.004
+_WIDTHS = np.gradient(_HEIGHTS)
+_EDGES = np.linspace(0, 1, 65) ** 2  # of the quadrature over u, as shares of its reach: denser near the optimum
+_VOLUMES = np.diff(_EDGES[:, None] ** _POWERS, axis=0)  # (U, P)
 _ROUNDS = 3
 _log_gamma = np.vectorize(math.lgamma, otypes=[np.float64])
 # So that the trials that are asked for suffice eight times in ten: docs/statistics.md.
@@ -105,20 +108,17 @@ def tuned_optimum(searched: Sequence[Searched], dimensions: int, *, samples: int
     generator = numpy_generator("tuned optimum", *(one.batch_size for one in searched))
     weights = np.log(_WEIGHTS.get(max(dimensions, 1), _MORE))
     octaves = np.log2([float(one.batch_size) for one in searched])
-    cells, evidence = [], []
     courses = _courses(octaves) if any(one.noise is None for one in searched) else {(0,) * len(octaves): 0.0}
     likelihood = functools.cache(lambda place, node: _Likelihood.of(searched[place], float(_NOISES[node])))
-    for course, likely in courses.items():
-        likelihoods = [likelihood(place, node) for place, node in enumerate(course)]
-        own = [_Cell.of(likelihoods, octaves, place) for place in range(len(_POWERS))]
-        cells += own
-        evidence += [cell.evidence + weight + likely for cell, weight in zip(own, weights, strict=True)]
-    share = np.exp(np.array(evidence) - max(evidence))
-    drawn = generator.choice(len(cells), size=samples, p=share / share.sum())
+    cells = [_Cells.of([likelihood(*at) for at in enumerate(course)], octaves) for course in courses]
+    evidence = np.array([own.evidence + weights + likely for own, likely in zip(cells, courses.values(), strict=True)])
+    share = np.exp(evidence - evidence.max()).ravel()
+    drawn = generator.choice(len(share), size=samples, p=share / share.sum())
     log_steps, density = np.empty((2, samples, len(searched)))
     for cell in np.unique(drawn):
         rows = drawn == cell
-        log_steps[rows], density[rows] = cells[cell].draw(int(rows.sum()), generator)
+        own, place = cells[cell // len(_POWERS)], cell % len(_POWERS)
+        log_steps[rows], density[rows] = own.draw(place, int(rows.sum()), generator)
     trials = np.array([len(one.log_steps) + len(one.watched) for one in searched])
     sizes, delay = tuple(one.batch_size for one in searched), np.array([one.gap.mean() / 2 for one in searched])
     return Optimum(sizes, log_steps, density * trials, _POWERS[drawn % len(_POWERS)], trials, delay)
@@ -160,8 +160,7 @@ class _Likelihood:
         heights = start - _HEIGHTS
         spread = np.hypot(noise, one.gap.mean() / np.sqrt(12))
         reach = max(one.horizon + 3 * spread, start + spread) - heights
-        edges = reach[:, None] * np.linspace(0, 1, 65) ** 2  # (G, U + 1), denser near the optimum
-        settings = heights[:, None] + (edges[:, 1:] + edges[:, :-1]) / 2
+        settings = heights[:, None] + reach[:, None] * (_EDGES[1:] + _EDGES[:-1]) / 2  # (G, U)
         variance = (noise**2 / one.trainings + one.gap**2 / 12)[:, None, None]
         away = (one.log_steps[:, None, None] - settings) ** 2 / variance
         chance = np.exp(-away / 2) / np.sqrt(variance)  # (K, G, U)
@@ -172,70 +171,68 @@ class _Likelihood:
         # A trial in sight would have been seen, had it crossed before the last step that it was watched for.
         sight = [(one.horizon, len(one.log_steps)), *zip(ends, counts, strict=True)]
         seen = sum(number * ndtr((end - settings) / spread) for end, number in sight)  # (G, U)
-        log_seen, exposure = [], []
-        for power in _POWERS:
-            volume = np.diff(edges**power, axis=1)
-            log_seen.append(np.log((chance * volume).sum(2) + 1e-300).sum(0))
-            exposure.append((seen * volume).sum(1))
-        return cls(heights, np.array(log_seen), np.array(exposure), len(one.log_steps))
+        volume = reach[:, None] ** _POWERS  # (G, P)
+        log_seen = np.log(chance @ _VOLUMES * volume + 1e-300).sum(0)
+        return cls(heights, log_seen.T, (seen @ _VOLUMES * volume).T, len(one.log_steps))
 
 
 @dataclass(frozen=True, eq=False)
-class _Cell:
-    """The posterior at one noise and one power: of m on its nodes, and of phi given m a Gamma distribution.
+class _Cells:
+    """The posterior at one noise and every power: of m on its nodes, and of phi given m a Gamma distribution.
 
     Attributes:
-        evidence: Log of it.
+        evidence: (P,) log of it.
         heights: (M, G).
-        probability: (M, G) of the nodes.
+        probability: (P, M, G) of the nodes.
         shape: (M,) of phi.
-        rate: (M, G).
+        rate: (P, M, G).
     """
 
-    evidence: float
+    evidence: Array
     heights: Array
     probability: Array
     shape: Array
     rate: Array
 
     @classmethod
-    def of(cls, likelihoods: Sequence[_Likelihood], octaves: Array, place: int) -> _Cell:
+    def of(cls, likelihoods: Sequence[_Likelihood], octaves: Array) -> _Cells:
         heights = np.array([one.heights for one in likelihoods])
-        exposure = np.array([one.exposure[place] for one in likelihoods])
-        log_seen = np.array([one.log_seen[place] for one in likelihoods]) + np.log(np.gradient(_HEIGHTS))
+        exposure = np.stack([one.exposure for one in likelihoods], axis=1)  # (P, M, G)
+        log_exposure = np.log(exposure)
+        log_seen = np.stack([one.log_seen for one in likelihoods], axis=1) + np.log(_WIDTHS)
         count = np.array([one.count for one in likelihoods], dtype=np.float64)
         voice = np.minimum(_VOICE, (count.sum() - count) / 2) + 0.3
-        line = np.log(count / np.median(exposure, axis=1))
-        line = np.full(len(count), line.mean())
+        shape = voice + count
+        line = np.log(count / np.median(exposure, axis=2)).mean(1, keepdims=True).repeat(len(count), axis=1)  # (P, M)
         for _ in range(_ROUNDS):
-            rate = (voice / np.exp(line))[:, None] + exposure
-            shape = voice + count
-            log_density = log_seen + (voice * np.log(voice) - voice * line)[:, None] - shape[:, None] * np.log(rate)
-            probability = np.exp(log_density - log_density.max(1, keepdims=True))
-            probability /= probability.sum(1, keepdims=True)
-            mean = (probability * np.log(exposure)).sum(1)
-            spread = (probability * np.log(exposure) ** 2).sum(1) - mean**2
+            rate = (voice / np.exp(line))[..., None] + exposure
+            log_density = log_seen + (voice * (np.log(voice) - line))[..., None] - shape[:, None] * np.log(rate)
+            peak = log_density.max(2, keepdims=True)
+            probability = np.exp(log_density - peak)
+            whole = probability.sum(2, keepdims=True)
+            probability /= whole
+            mean = (probability * log_exposure).sum(2)
+            spread = (probability * log_exposure**2).sum(2) - mean**2
             line = _line(octaves, np.log(count) - mean, 1 / count + spread + _BEND**2)
-        peak = log_density.max(1)
-        whole = peak + np.log(np.exp(log_density - peak[:, None]).sum(1)) + _log_gamma(shape) - _log_gamma(voice)
-        return cls(float(whole.sum()), heights, probability, shape, rate)
+        evidence = (peak + np.log(whole))[..., 0] + _log_gamma(shape) - _log_gamma(voice)
+        return cls(evidence.sum(1), heights, probability, shape, rate)
 
-    def draw(self, samples: int, generator: np.random.Generator) -> tuple[Array, Array]:
-        """Samples (samples, M) of m and of phi."""
+    def draw(self, place: int, samples: int, generator: np.random.Generator) -> tuple[Array, Array]:
+        """Samples (samples, M) of m and of phi at one of the powers."""
         m, phi = np.empty((2, samples, len(self.heights)))
-        for column, (heights, probability) in enumerate(zip(self.heights, self.probability, strict=True)):
+        for column, (heights, probability) in enumerate(zip(self.heights, self.probability[place], strict=True)):
             node = generator.choice(len(heights), size=samples, p=probability)
-            m[:, column] = heights[node] - (generator.random(samples) - 0.5) * np.gradient(_HEIGHTS)[node]
-            phi[:, column] = generator.gamma(self.shape[column], size=samples) / self.rate[column][node]
+            m[:, column] = heights[node] - (generator.random(samples) - 0.5) * _WIDTHS[node]
+            phi[:, column] = generator.gamma(self.shape[column], size=samples) / self.rate[place, column][node]
         return m, phi
 
 
 def _line(octaves: Array, values: Array, variances: Array) -> Array:
-    """At every batch size the line through the values (M,) of the others; flat where there are too few to tell."""
-    if len(values) == 1:
+    """At every batch size the line through the values (P, M) of the others; flat where there are too few to tell."""
+    if len(octaves) == 1:
         return values
-    weight = (1 - np.eye(len(values))) / variances  # (M, M): a row has those of the others
+    weight = (1 - np.eye(len(octaves))) / variances[:, None]  # (P, M, M): a row has those of the others
     away = octaves - octaves[:, None]
-    whole, first, second = weight.sum(1), (weight * away).sum(1), (weight * away**2).sum(1) + _SLOPE**-2
-    level, tilt = weight @ values, (weight * away) @ values
+    whole, first, second = weight.sum(2), (weight * away).sum(2), (weight * away**2).sum(2) + _SLOPE**-2
+    level, tilt = (np.squeeze(part @ values[..., None], -1) for part in (weight, weight * away))
     return np.asarray((second * level - first * tilt) / (whole * second - first**2))
