@@ -36,6 +36,7 @@ LEVELS = {
     "analysis": 4,
     "executors": 5,
     "probing": 5,
+    "prediction": 5,
     "advice": 5,
     "report": 6,
     "runs": 7,

@@ -16,6 +16,7 @@ PUBLIC = {
     "Stream",
     "Study",
     "Workload",
+    "branch",
     "meters",
     "nn",
     "open_run",

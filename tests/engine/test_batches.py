@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 from batchscope.engine.batches import Batches
 from batchscope.errors import WorkloadError
 from batchscope.spec.workload import Stream, TrainingData, Workload
+from batchscope.workloads.noisy_quadratic import noisy_quadratic
 from engine.workbench import Plain
 
 N = 20
@@ -103,3 +104,20 @@ def test_a_stream_is_keyed_by_its_place() -> None:
 def test_an_iterable_without_examples_is_refused() -> None:
     with pytest.raises(WorkloadError, match="without examples"):
         batches(lambda seed: iter(())).take(0, 1)
+
+
+def test_a_stream_that_draws_some_at_a_time_gives_larger_batches_the_same_examples() -> None:
+    data = noisy_quadratic(3)
+    some = Batches(data, 0, 0, torch.float64, torch.device("cpu"), drawn_at_once=4)
+    whole = Batches(data, 0, 0, torch.float64, torch.device("cpu"))
+
+    def inputs(batches: Batches, start: int, count: int) -> Tensor:
+        found = batches.take(start, count)[0]
+        assert isinstance(found, Tensor)
+        return found
+
+    small = torch.cat([inputs(some, start, 4) for start in range(0, 16, 4)])
+    assert torch.equal(inputs(some, 0, 16), small)
+    assert torch.equal(inputs(some, 8, 6), torch.cat([small[8:12], inputs(some, 12, 2)]))
+    assert torch.equal(inputs(some, 4, 4), inputs(whole, 4, 4))  # of the batch itself nothing changes
+    assert not torch.equal(inputs(some, 0, 8), inputs(whole, 0, 8))

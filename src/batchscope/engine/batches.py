@@ -19,7 +19,7 @@ from batchscope.errors import WorkloadError
 from batchscope.seeds import key, seeded, torch_generator
 from batchscope.spec.examples import Examples, collated, together
 from batchscope.spec.workload import Stream, Workload
-from batchscope.tensors import Pair, map_pair
+from batchscope.tensors import Pair, leaves, map_pair
 
 # The replicate whose stream nobody is trained on.
 _NOBODY = -1
@@ -53,6 +53,8 @@ class Batches:
         dtype: torch.dtype,
         device: torch.device,
         reader: Reader | None = None,
+        *,
+        drawn_at_once: int | None = None,
     ) -> None:
         """Place the data once; the order depends on seed, replicate and epoch only.
 
@@ -63,7 +65,10 @@ class Batches:
             dtype: Of floating-point tensors.
             device: Where batches are wanted.
             reader: What reads a dataset, if streams are to share it.
+            drawn_at_once: Examples that a stream draws at a time, so that batches of multiples of it that begin at
+                one have the same examples; None for a batch.
         """
+        self._drawn_at_once = drawn_at_once
         self._seed, self._replicate = seed, replicate
         self._dtype, self._device = dtype, device
         data = workload.train
@@ -84,7 +89,9 @@ class Batches:
         """
         data = self._data
         if isinstance(data, Stream):
-            drawn = data.draw(torch_generator(self._seed, "stream", self._replicate, start), count)
+            starts = range(start, start + count, self._drawn_at_once or count)
+            parts = [self._drawn(data, one, min(starts.step, start + count - one)) for one in starts]
+            drawn = parts[0] if len(parts) == 1 else _joined(parts)
         elif isinstance(data, tuple):
             where = self._positions(start, count)
             return map_pair(lambda tensor: tensor.index_select(0, where), data)
@@ -96,6 +103,9 @@ class Batches:
                 seed_all(self._batch_seed(start))
                 drawn = collated(getattr(data, "collate", together), examples, self._target)
         return placed(drawn, self._dtype, self._device)
+
+    def _drawn(self, stream: Stream, start: int, count: int) -> Pair:
+        return stream.draw(torch_generator(self._seed, "stream", self._replicate, start), count)
 
     def _places(self, start: int, count: int) -> list[Place]:
         """Where a batch of a dataset is read."""
@@ -153,3 +163,9 @@ class Batches:
                 raise WorkloadError("train gave an iterable without examples; return at least one (input, target)")
             yield first
             yield from examples
+
+
+def _joined(parts: list[Pair]) -> Pair:
+    """Examples after examples."""
+    each = [leaves(part) for part in parts]
+    return map_pair(lambda first: torch.cat([next(tensors) for tensors in each]), parts[0])

@@ -22,7 +22,7 @@ from batchscope.optim import RULES, Rule
 from batchscope.optim.average import averaged
 from batchscope.optim.users_own import UserOptimizer, moved_already
 from batchscope.plan.timeline import Timeline
-from batchscope.schedules import SmallLossDiscard
+from batchscope.schedules import BatchSchedule, SmallLossDiscard
 from batchscope.seeds import seeded, torch_generator
 from batchscope.spec.algorithm import Algorithm
 from batchscope.spec.examples import as_tensors
@@ -51,7 +51,15 @@ def in_random_order(examples: Pair, seed: int) -> Pair:
 class Loaded:
     """A workload with its data placed on a device, once for all batch sizes."""
 
-    def __init__(self, workload: Workload, study: Study, device: torch.device, *, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        study: Study,
+        device: torch.device,
+        *,
+        ordered: bool = False,
+        drawn_at_once: int | None = None,
+    ) -> None:
         """Place the data; a model function that does not return a module is a ``WorkloadError`` later.
 
         Args:
@@ -59,9 +67,11 @@ class Loaded:
             study: How.
             device: Where.
             ordered: Whether the validation examples are in random order already, as ``in_random_order`` makes it.
+            drawn_at_once: Of a stream, examples, as ``Batches`` takes it.
         """
         workload = workload.measuring(study.metrics)
         self.workload, self.study, self.device = workload, study, device
+        self._drawn_at_once = drawn_at_once
         self.algorithm: Algorithm = study.algorithm
         self.dtype = DTYPES[study.engine.dtype]
         validation = placed(as_tensors(workload.validation, workload.target), self.dtype, device)
@@ -108,7 +118,7 @@ class Loaded:
         """The stream of training examples of a replicate."""
         if replicate not in self._batches:
             given = self.workload, self.study.seed, replicate, self.dtype, self.device
-            self._batches[replicate] = Batches(*given, self._reader)
+            self._batches[replicate] = Batches(*given, self._reader, drawn_at_once=self._drawn_at_once)
         return self._batches[replicate]
 
     def _train_sample(self) -> Pair | None:
@@ -209,11 +219,13 @@ class Training:
         loaded: The workload and its data.
         batch_size: The study's; examples in one update where no schedule changes it.
         replicate: Which stream of examples.
+        schedule: Of the batch size, instead of the study's; its rates are multiples of the trials'.
     """
 
     loaded: Loaded
     batch_size: int
     replicate: int = 0
+    schedule: BatchSchedule | None = None
 
     def of_replicate(self, replicate: int) -> Training:
         """The same with the examples of another replicate."""
@@ -222,7 +234,7 @@ class Training:
     @cached_property
     def timeline(self) -> Timeline:
         """Batch size and learning-rate factor of every step."""
-        return Timeline(self.loaded.study, self.batch_size, self.loaded.workload.train_size)
+        return Timeline(self.loaded.study, self.batch_size, self.loaded.workload.train_size, self.schedule)
 
     @cached_property
     def smooths(self) -> bool:

@@ -45,23 +45,25 @@ class Timeline:
         study: Algorithm and budget.
         batch_size: The study's; the one that a batch schedule begins from.
         train_size: Examples in an epoch; None where the data has none.
+        given: A batch schedule instead of the algorithm's, whose rates are multiples of the trials'.
     """
 
     study: Study
     batch_size: int
     train_size: int | None
+    given: BatchSchedule | None = None
 
     @cached_property
     def batches(self) -> BatchSchedule | None:
-        """The compiled batch schedule; None where the batch size stays.
+        """The batch schedule, given or compiled; None where the batch size stays.
 
         Errors:
             StudyError: If the data has no epochs.
             ScheduleError: If the schedule cannot be compiled.
         """
         algorithm = self.study.algorithm
-        if not algorithm.changes_batch_size:
-            return None
+        if self.given is not None or not algorithm.changes_batch_size:
+            return self.given
         size, plan, first = self._epoch_examples(), algorithm.batch_schedule, algorithm.first_epochs
         schedule = compile_batch_schedule(
             self.rate({}),

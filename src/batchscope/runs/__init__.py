@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from batchscope.lazy import exports
 
 if TYPE_CHECKING:
+    from batchscope.runs.branch_from import branch as branch
     from batchscope.runs.driver import Interrupted as Interrupted
     from batchscope.runs.estimate import Estimate as Estimate
     from batchscope.runs.finished import finished_run as finished_run
@@ -25,6 +26,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
     __all__, __getattr__ = exports(
         __name__,
         {
+            "branch_from": ("branch",),
             "driver": ("Interrupted",),
             "estimate": ("Estimate",),
             "finished": ("finished_run",),

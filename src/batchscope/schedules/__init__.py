@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from batchscope.schedules.scaling import Scaled as Scaled
     from batchscope.schedules.scaling import scale_hyperparameters as scale_hyperparameters
     from batchscope.schedules.small_loss import SmallLossDiscard as SmallLossDiscard
+    from batchscope.schedules.stages import staged_batch_schedule as staged_batch_schedule
     from batchscope.schedules.table import SCALING_RULES as SCALING_RULES
     from batchscope.schedules.torch_scheduler import ScheduledLR as ScheduledLR
 else:  # a type checker is not told of __getattr__: it would believe every name
@@ -86,6 +87,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
                 "scale_hyperparameters",
             ),
             "small_loss": ("SmallLossDiscard",),
+            "stages": ("staged_batch_schedule",),
             "table": ("SCALING_RULES",),
             "rate_text": (
                 "format_learning_rate",

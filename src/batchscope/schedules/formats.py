@@ -130,10 +130,11 @@ def lightning(schedule: BatchSchedule, call: str) -> str:
 
     Args:
         schedule: Any.
-        call: The Python expression that compiles it.
+        call: The Python expression that makes it, by a function of ``batchscope.schedules``.
     """
-    momentum = schedule.phases[0].momentum
-    return _LIGHTNING.format(call=call, epochs=math.ceil(schedule.epochs), momentum=f"{momentum:g}")
+    momentum, function = schedule.phases[0].momentum, call.partition("(")[0]
+    names = ", ".join(sorted(["ScheduledBatchSampler", function]))
+    return _LIGHTNING.format(names=names, call=call, epochs=math.ceil(schedule.epochs), momentum=f"{momentum:g}")
 
 
 def compile_call(lr_schedule: str, **options: object) -> str:
@@ -148,7 +149,7 @@ _LIGHTNING = '''\
 import lightning
 from torch.utils.data import DataLoader
 
-from batchscope.schedules import ScheduledBatchSampler, compile_batch_schedule
+from batchscope.schedules import {names}
 
 schedule = {call}
 
