@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from batchscope.analysis.searched import Searched
-from batchscope.analysis.seed_noise import scatter
+from batchscope.analysis.seed_noise import MOST, deviations, reach_of_one_more, scatter
 from batchscope.analysis.tuned_optimum import tuned_optimum
 
 Array = NDArray[np.float64]
@@ -34,6 +35,20 @@ def test_trainings_that_missed_the_goal_do_not_make_the_noise_smaller(settings: 
     without, fewer = scatter([(reached, NONE) for reached, _ in trainings])
     assert freedom == fewer and np.sqrt(without / freedom) < 0.75
     assert 0.95 <= np.sqrt(squares / freedom) <= 1.1  # 8% too large where a third of five seeds missed
+
+
+def test_one_more_training_lies_as_far_as_students_distribution_says_where_many_tell_the_noise() -> None:
+    for freedom, level in ((4, 0.9), (16, 0.9), (16, 0.5)):
+        student = stdtrit(freedom, (1 + level) / 2) * 0.05 * np.sqrt(1 + 1 / 5)
+        assert reach_of_one_more(freedom * 0.05**2, freedom, 5, level) == pytest.approx(student, rel=0.02)
+
+
+def test_no_noise_is_beyond_what_can_be_or_was_measured() -> None:
+    shares = np.array([0.5, 0.999])
+    assert (deviations(1.0, 1, shares) <= MOST).all() and (np.diff(deviations(1.0, 1, shares)) > 0).all()
+    assert deviations(16 * 3.0**2, 16, shares)[1] <= 3.0
+    assert reach_of_one_more(1.0, 1, 2, 0.9) < 0.4 * stdtrit(1, 0.95) * np.sqrt(1.5)
+    assert reach_of_one_more(0.0, 3, 2, 0.9) == 0  # steps of a table that lie on their law
 
 
 def test_one_that_ended_before_the_others_says_nothing() -> None:

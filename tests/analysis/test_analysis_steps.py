@@ -12,6 +12,7 @@ from analysis.simulated_studies import GOAL as SIMULATED
 from analysis.simulated_studies import SURFACES, expected_minimum, tables
 from batchscope.advice.recommendation import recommend
 from batchscope.analysis import Curve, compare, steps_to_result
+from batchscope.analysis.headline import headline
 from batchscope.analysis.held_out import by_batch_size, in_words
 from batchscope.analysis.two_optima import two_optima
 from batchscope.errors import AnalysisError
@@ -188,15 +189,16 @@ def test_confirmed_points_show_what_a_fresh_training_takes_and_the_regimes_are_d
     assert curve.log_fresh.std() > 1.8 * curve.log_samples.std()
 
 
-def test_two_seeds_far_apart_leave_wide_intervals_and_finite_answers() -> None:
+def test_two_seeds_far_apart_leave_open_intervals_and_finite_answers() -> None:
     curve = steps_to_result(*confirmed_run(2, 98), GOAL)
     logs = curve.log_samples
     assert curve.confirmed and np.isfinite(logs).all()
-    low, high = row(curve)["tuned_low"], row(curve)["tuned_high"]
-    assert isinstance(low, float) and isinstance(high, float) and low < 1 < 1e3 < high
+    assert (row(curve)["tuned_low"], row(curve)["tuned_high"]) == (pytest.approx(1.61, abs=0.01), None)
     assert curve.regimes.law is not None
     found = recommend(curve)
     assert found.fastest.batch_size == 8 and found.fastest.time.value == row(curve)["tuned"]
+    assert (found.fastest.steps.high, found.fastest.time.high) == (None, None)
+    assert "about 32 steps (at least 1.61)" in headline(curve).sentence
     ends = compare({"run": curve}).table.select("low", "high").to_numpy()
     assert (ends[:, 0] <= 1).all() and (ends[:, 1] >= 1).all()
 

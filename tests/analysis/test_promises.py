@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from analysis.simulated_promises import NOISES, STUDIES, Study, mean, resampled, simulated
 from batchscope.analysis.tuned_steps import Confirmation, tuned_steps
 from batchscope.spec.study import Confirm
 
 
-def confirmation(*log_steps: list[float], missed: list[list[bool]] | None = None, gap: float = 0.0) -> Confirmation:
+def confirmation(
+    *log_steps: list[float] | NDArray[np.float64], missed: list[list[bool]] | None = None, gap: float = 0.0
+) -> Confirmation:
     steps = np.array(log_steps)
     flags = np.zeros(steps.shape, dtype=bool) if missed is None else np.array(missed)
     return Confirmation(tuple("abcdef"[: len(steps)]), steps, flags, gap)
@@ -65,11 +69,34 @@ def test_steps_are_known_no_better_than_evaluations_lie_apart() -> None:
 
 def test_other_batch_sizes_have_a_voice_in_the_noise_of_a_seed() -> None:
     calm = confirmation([3.0, 3.01, 2.99])
-    noisy = confirmation([3.0, 3.6, 2.4, 3.3, 2.7])
+    noisy = confirmation([3.0, 3.4, 2.6, 3.2, 2.8])
     alone, beside = (tuned_steps(found)[8].steps for found in ({8: calm}, {8: calm, 16: noisy}))
     assert alone.high is not None and beside.high is not None and beside.high > 1.2 * alone.high
     one = tuned_steps({8: confirmation([3.0]), 16: noisy})[8].steps  # one seed, and the noise of the others
     assert one.low is not None and one.low < np.exp(3.0) < (one.high or 0)
+
+
+def test_two_trainings_promise_nothing_beyond_what_was_watched() -> None:
+    """Student's interval about these two would be 0.01 to 75,000."""
+    found = tuned_steps({8: confirmation([np.log(14.0), np.log(56.0)])})[8].steps
+    assert found.value == pytest.approx(28) and found.high is None
+    assert 1 <= (found.low or 0) < 14
+    near = tuned_steps({8: confirmation([np.log(27.0), np.log(29.0)])})[8].steps
+    assert 10 < (near.low or 0) < 27 and 29 < (near.high or 0) <= 4 * 28
+    short = tuned_steps({8: confirmation([0.0, np.log(4.0)])})[8].steps
+    assert short.low == 1  # and nobody trains for less than a step
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_a_setting_alone_with_few_seeds_keeps_its_promise(seeds: int, noise: float) -> None:
+    generator, inside = np.random.default_rng(seeds), []
+    for _ in range(200):
+        drawn = 6 + noise * generator.standard_normal(seeds)
+        end = tuned_steps({8: confirmation(drawn)}, samples=2)[8].steps
+        low, high = np.log(end.low or 0), np.log(end.high or np.inf)
+        inside.append(ndtr((high - 6) / noise) - ndtr((low - 6) / noise))
+    assert 0.85 - 2 * np.std(inside) / np.sqrt(200) <= np.mean(inside) <= 0.95
 
 
 def test_trainings_of_a_real_run_can_be_drawn_again() -> None:

@@ -10,12 +10,14 @@ themselves. One size of the error serves all batch sizes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from batchscope.analysis import laws
-from batchscope.analysis.tuned_steps import TunedSteps, reach_of_one_more
+from batchscope.analysis.seed_noise import deviations, reach_of_one_more
+from batchscope.analysis.tuned_steps import TunedSteps, predicted
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 
@@ -36,26 +38,25 @@ def tuned_rows(groups: Mapping[int, pl.DataFrame], *, level: float = 0.9, sample
     logs = {size: steps for size, steps in sorted(logs.items()) if len(steps)}
     whole, freedom = _error(logs)
     generator = numpy_generator("tuned rows", *logs)
-    chance = generator.chisquare(max(freedom, 1), samples)
+    error = float(np.sqrt(whole / freedom)) if freedom else None
+    deviation = deviations(whole, freedom, generator.random(samples)) if freedom else np.empty(0)
     found = {}
     for size, steps in logs.items():
         group, count = groups[size], len(steps)
         missed, value = group.height - count, float(steps.mean())
         trial = str(group.sort("goal_step", nulls_last=True).item(0, "trial"))
-        if not freedom:
+        if error is None:
             none = np.empty(0)
             found[size] = TunedSteps(
                 trial, Interval(float(np.exp(value)), None, None, level), count, missed, none, none
             )
             continue
-        deviation = np.sqrt(whole / chance)
         median = value + deviation * generator.standard_normal(samples) / np.sqrt(count)
         fresh = median + deviation * generator.standard_normal(samples)
-        error = np.sqrt(whole / freedom)
-        reach = reach_of_one_more(freedom, count, level) * float(error)
-        low, high = (float(np.exp(value + side * reach)) for side in (-1, 1))
-        steps_of = Interval(float(np.exp(value)), low, None if missed else high, level)
-        found[size] = TunedSteps(trial, steps_of, count, missed, median, fresh, float(error))
+        steps_of = predicted(value, reach_of_one_more(whole, freedom, count, level), level)
+        if missed:
+            steps_of = replace(steps_of, high=None)
+        found[size] = TunedSteps(trial, steps_of, count, missed, median, fresh, error)
     return found
 
 

@@ -11,30 +11,32 @@ the same R new seeds (``plan/confirmation.py``), and
    of these R log steps estimates the median of a choice from R - 1 seeds, of which that from R is no worse;
 3. the noise of the seed is the variance of log steps about each candidate's mean. Other batch sizes have a voice in it,
    as much as ``_PRIOR`` trainings, for five seeds alone tell a variance within a factor of 3;
-4. the interval is predictive: of Student's t, it holds one fresh training, not a mean of many.
+4. the interval is predictive: it holds one fresh training, not a mean of many. With many trainings it is that of
+   Student's t; with few, the noise is still no more than can be (``analysis/seed_noise.py``).
 
 A training that missed the goal is as slow as can be: its candidate is chosen only if all others missed as often, and
-if the one that is promised missed any, the interval is open above.
+if the one that is promised missed any, the interval is open above. So it is where its end would lie beyond
+``_WATCHED`` times the promise, for nothing was watched for so long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from batchscope.analysis.outcomes import PREFIX
-from batchscope.analysis.seed_noise import scatter
+from batchscope.analysis.seed_noise import deviations, reach_of_one_more, scatter
 from batchscope.interval import Interval
 from batchscope.seeds import numpy_generator
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 _PRIOR = 4.0
-_LARGEST = 700.0  # the logarithm of a number that is still finite
+_WATCHED = 4.0  # times the fewest steps of the search: as far as a training with a new seed goes
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,21 +204,22 @@ def _promise(
     if not np.isfinite(value) or not freedom:
         known = float(np.exp(value)) if np.isfinite(value) else None
         return TunedSteps(trial, Interval(known, None, None, level), count, misses, none, none, noise, again)
-    reach = reach_of_one_more(freedom, count, level) * float(np.sqrt(variance))
+    squares = variance * freedom
     generator = numpy_generator("tuned steps", size)
-    deviation = np.sqrt(variance * freedom / generator.chisquare(freedom, samples))
+    deviation = deviations(squares, freedom, generator.random(samples))
     median = value + deviation * generator.standard_normal(samples) / np.sqrt(count)
     fresh = median + deviation * generator.standard_normal(samples)
-    low, high = np.exp(value - reach), np.exp(min(value + reach, _LARGEST))
-    steps = Interval(float(np.exp(value)), float(low), None if misses else float(high), level)
+    steps = predicted(value, reach_of_one_more(squares, freedom, count, level), level)
+    if misses:
+        steps = replace(steps, high=None)
     return TunedSteps(trial, steps, count, misses, median, fresh, noise, again)
 
 
-def reach_of_one_more(freedom: float, count: int, level: float) -> float:
-    """How many standard deviations one more training lies at most from the mean of ``count``, in ``level`` of cases.
+def predicted(value: float, reach: float, level: float) -> Interval:
+    """The interval of one further training, ``reach`` log steps to both sides of ``value``.
 
-    The deviation is estimated with ``freedom`` degrees of freedom (Student's distribution).
+    None takes less than a step; where it ends beyond what was watched, it is open above.
     """
-    from scipy.special import stdtrit  # here, because whoever asks how far a run is need not wait for it
-
-    return float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(1 + 1 / count))
+    low, high = max(value - reach, min(value, 0.0)), value + reach
+    known = high <= value + np.log(_WATCHED)
+    return Interval(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)) if known else None, level)
