@@ -118,6 +118,17 @@ def test_a_killed_process_is_an_attempt_that_did_not_fit() -> None:
 
 
 @linux
+@pytest.mark.slow
+def test_what_is_reported_kept_to_the_bound() -> None:
+    """The allocator may have the little that an update needs from before: then only its peak tells."""
+    with pytest.raises(ProbeError, match="not even one example at a time fits into memory: .*updates took .* MiB of"):
+        bs.probe("digits/mlp-64", batch_sizes=[1], max_memory=2 * MIB, **QUICK)
+    (batch,) = bs.probe("digits/mlp-64", batch_sizes=[16_000], max_memory=20 * MIB, **QUICK).batches
+    assert batch.micro_batch_size is not None and batch.micro_batch_size < 16_000
+    assert batch.peak_bytes is not None and batch.peak_bytes <= 20 * MIB
+
+
+@linux
 def test_memory_that_runs_out_in_this_process_is_caught_here() -> None:
     import resource
 

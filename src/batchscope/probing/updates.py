@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from batchscope import workloads
+from batchscope.amounts import memory
 from batchscope.engine.batches import Batches, placed
 from batchscope.engine.calling import called
 from batchscope.engine.training import for_any_loop, losses
@@ -104,7 +105,7 @@ class Trainer:
         model = for_any_loop(_fresh(workload, own_process=own_process).train(), device, torch.float32)
         if setup.ghost_batch_size is not None:
             model, _ = convert_ghost_batch_norm(model, setup.ghost_batch_size)
-        self._model, self._limit = model, setup.clip_gradient_norm
+        self._model, self._limit, self._most_bytes = model, setup.clip_gradient_norm, setup.most_bytes
         self._average: AveragedModel | None = None
         if setup.average_weights is not None:
             keep = get_ema_multi_avg_fn(setup.average_weights)  # type: ignore[no-untyped-call]
@@ -199,8 +200,12 @@ class Trainer:
         for _ in range(WARM_UPS):
             update()
         seconds = seconds_per_call(update, 1, self._device)
+        peak = self._peak.read()
+        if peak is not None and self._most_bytes is not None and peak > self._most_bytes:
+            # The bound of a CPU is on allocations; what libraries touch for the first time comes on top of them.
+            raise MemoryError(f"updates took {memory(peak)} of the {memory(self._most_bytes)} that they may take")
         passes = request.share / request.micro_batch_size
-        return Fits(seconds, fetch_seconds * passes, self._peak.read())
+        return Fits(seconds, fetch_seconds * passes, peak)
 
     def _visit(self, request: Visit) -> Timed:
         started = clock(self._device)
