@@ -74,3 +74,23 @@ def test_a_base_must_have_reached_the_goal() -> None:
         rule_check(*run, Goal.parse("validation/error < 0.01"))
     with pytest.raises(AnalysisError, match="named learning_rate"):
         rule_check(*tables(Trial("a", 8, {1: 0.1})), GOAL)
+
+
+def test_rates_of_several_optimizers_are_not_compared() -> None:
+    """Adam's rates are a hundred times smaller for the same speed, and it has no momentum."""
+    both = [
+        Trial("sgd", 1, {100: 0.1}, point={"learning_rate": 0.1, "momentum": 0.9, "optimizer": "momentum"}),
+        Trial("adam", 2, {50: 0.1}, point={"learning_rate": 0.001, "optimizer": "adam"}),
+    ]
+    with pytest.raises(AnalysisError, match="trials of one optimizer, .* got adam and momentum"):
+        rule_check(*tables(*both), GOAL)
+
+
+def test_a_trial_without_momentum_has_none() -> None:
+    """As where runs of one optimizer are imported, some with the momentum left out."""
+    some = [
+        Trial("with", 1, {100: 0.1}, point={"learning_rate": 0.1, "momentum": 0.5}),
+        Trial("without", 2, {50: 0.1}, point={"learning_rate": 0.4}),
+    ]
+    table = rule_check(*tables(*some), GOAL).table
+    assert table.filter(rule="linear").get_column("tuned").to_list() == pytest.approx([0.2, 0.4])

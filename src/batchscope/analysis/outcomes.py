@@ -18,6 +18,7 @@ Table = pl.DataFrame | pl.LazyFrame
 # A budget that ends between the last evaluation and the next one counts as spent.
 SPENT = 0.05
 PREFIX = "hyperparameter/"
+OPTIMIZER = PREFIX + "optimizer"
 RATE = PREFIX + "learning_rate"
 HELD_ROWS = 10_000_000  # half a gigabyte
 
@@ -221,13 +222,20 @@ def require_metric(measurements: pl.LazyFrame, metric: str) -> None:
 
 
 def require_rates(trials: Table, question: str) -> None:
-    """Refuse trials without a learning rate that is a number above 0, as an import may have them.
+    """Refuse trials whose learning rates cannot be compared.
 
     Raises:
-        AnalysisError: If there is no such column, or a value in it is none: text such as "auto", 0, NaN.
+        AnalysisError: If there is no such column, or a value in it is no number above 0, as an import may have them:
+            text such as "auto", 0, NaN; or if the trials have several optimizers, each with a scale of its own.
     """
     rows = trials.lazy()
-    kind = rows.collect_schema().get(RATE)
+    schema = rows.collect_schema()
+    if OPTIMIZER in schema and len(used := rows.select(pl.col(OPTIMIZER).unique().sort()).collect().to_series()) > 1:
+        raise AnalysisError(
+            f"{question} needs trials of one optimizer, for rates of several have no common scale, got "
+            f"{' and '.join(map(str, used))}; run a study of each and compare them with  batchscope report RUN RUN"
+        )
+    kind = schema.get(RATE)
     if kind is None:
         raise AnalysisError(f"{question} needs a hyperparameter named learning_rate, and the trials have none")
     rate = pl.col(RATE)

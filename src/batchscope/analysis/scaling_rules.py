@@ -65,7 +65,8 @@ def rule_check(
     require_rates(trials, "a learning-rate rule")
     columns = trials.lazy().collect_schema().names()
     found = found or outcomes(trials, measurements, goal)
-    rate = pl.col(RATE) / (1 - pl.col(_MOMENTUM)) if _MOMENTUM in columns else pl.col(RATE)
+    # A trial without a momentum, as an import may have it, has none.
+    rate = pl.col(RATE) / (1 - pl.col(_MOMENTUM).fill_null(0.0)) if _MOMENTUM in columns else pl.col(RATE)
     groups = {
         batch_size: group.with_columns(rate.alias("rate")).sort("goal_step", "revision", "index", nulls_last=True)
         for batch_size, group in found.search()
