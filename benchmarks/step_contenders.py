@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from batchscope.models import CharacterTransformer, FullyConnected, ResNetWithoutNorm, SimpleCNN
+from batchscope.models import CharacterTransformer, CifarResNet, FullyConnected, SimpleCNN
 
 EXAMPLES, CONTEXT, CHARACTERS = 4096, 64, 64
 LEARNING_RATE, MOMENTUM = 1e-4, 0.9
@@ -52,7 +52,7 @@ MODELS = {
     "digits-mlp-64": Model(lambda: FullyConnected((8, 8), (64,)), images(8, 8)),
     "fc-256": Model(lambda: FullyConnected((1, 28, 28), (256,)), images(1, 28, 28)),
     "simple-cnn": Model(SimpleCNN, images(1, 28, 28)),
-    "resnet-8": Model(ResNetWithoutNorm, images(3, 32, 32)),
+    "resnet-8": Model(CifarResNet, images(3, 32, 32)),
     "transformer": Model(lambda: CharacterTransformer(CHARACTERS, layers=2, width=128, context=CONTEXT), text),
 }
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from batchscope.data import Splits, load_digits, load_fashion_mnist, load_mnist
+from batchscope.data import Splits, load_digits, load_fashion_mnist, load_mnist, load_tinyshakespeare
 from batchscope.data.files import DataFile
 from batchscope.data.mnist import FASHION_MNIST_FILES, MNIST_FILES
 from batchscope.data.splits import shuffled
@@ -156,3 +156,26 @@ def test_torchvision_layout_is_found_and_damage_named(tmp_path: Path, data_dir: 
 def test_splits_do_not_depend_on_numpy_seeding() -> None:
     """The raw stream of PCG64 for seed 0, as numpy documents and will not change."""
     assert int(np.random.PCG64(0).random_raw()) == 11749869230777074271
+
+
+@pytest.mark.data
+def test_shakespeare_is_cut_into_windows_that_follow_each_other(data_dir: Path) -> None:
+    """Inputs and targets are the text, shifted by one, in its three parts; every character of 65 has a number."""
+    text = (data_dir / "tinyshakespeare" / "input.txt").read_text(encoding="ascii")
+    characters = sorted(set(text))
+    splits = load_tinyshakespeare(data_dir, context=50)
+
+    def read(tokens: Tensor) -> str:
+        return "".join(characters[token] for token in tokens.flatten().tolist())
+
+    start, end = len(text) * 90 // 100, len(text) * 95 // 100
+    inputs, targets = splits.validation
+    assert inputs.shape[1] == 50 and inputs.dtype == torch.int64
+    assert read(inputs) == text[start : start + inputs.numel()] and start + inputs.numel() > end - 52
+    assert read(targets) == text[start + 1 : start + 1 + targets.numel()]
+    assert read(splits.test[0]) == text[end : end + splits.test[0].numel()]
+    inputs, targets = splits.train
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    windows = {text[at : at + 50] for at in range(0, start - 50, 50)}
+    assert {read(window) for window in inputs} == windows
+    assert read(inputs[0]) != text[:50]

@@ -32,4 +32,5 @@ def load_digits() -> Splits:
     train = order[~np.isin(order, np.concatenate([validation, test]))]
     images = torch.from_numpy(digits.images).to(torch.float32) / 16
     labels = torch.from_numpy(digits.target).to(torch.int64)
-    return Splits(*((images[part], labels[part]) for part in (train, validation, test)))
+    parts = [(images[part], labels[part]) for part in (train, validation, test)]
+    return Splits(parts[0], parts[1], parts[2])

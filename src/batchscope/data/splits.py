@@ -16,11 +16,13 @@ class Splits:
     """Three disjoint parts of a data set, each ``(inputs, targets)``.
 
     The training examples are in an order that is random but fixed: the first n of them are a random subset.
+    ``remarks`` are what a user should know of the files.
     """
 
     train: tuple[Tensor, Tensor]
     validation: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    remarks: tuple[str, ...] = ()
 
 
 def shuffled(count: int, *parts: Part) -> NDArray[np.intp]:

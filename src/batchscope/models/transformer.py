@@ -1,12 +1,27 @@
-"""A small decoder-only Transformer over characters."""
+"""Decoder-only Transformers: a small one over characters, and the sizes of Vaswani et al. and Sh19."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+TransformerSize = Literal["base", "shallow", "narrow", "wide"]
+
+TRANSFORMER_SIZES: Mapping[TransformerSize, tuple[int, int, int, int]] = MappingProxyType(
+    {
+        "base": (6, 512, 8, 2048),
+        "shallow": (2, 512, 8, 2048),
+        "narrow": (2, 256, 4, 1024),
+        "wide": (6, 1024, 16, 4096),
+    }
+)
+"""Layers, width, heads and units of the feed-forward layers (Sh19 appendix B; its narrow one is shallow as well)."""
 
 
 class _Attention(nn.Module):
@@ -85,3 +100,58 @@ class CharacterTransformer(nn.Module):
         x = self.tokens(tokens) + self.positions(positions)
         logits: Tensor = self.output(self.norm(self.layers(x)))
         return logits
+
+
+class _NormLastLayer(nn.Module):
+    """A layer of Vaswani et al. (2017): dropout, residual and norm after each sublayer."""
+
+    def __init__(self, width: int, heads: int, units: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = _Attention(width, heads)
+        self.attention_norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, units)
+        self.down = nn.Linear(units, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x)))
+        out: Tensor = self.feed_forward_norm(x + self.dropout(self.down(F.relu(self.up(x)))))
+        return out
+
+
+class Transformer(nn.Module):
+    """The decoder of Vaswani et al. (2017) as an autoregressive language model, in Sh19's four sizes.
+
+    Sinusoidal positions, norms after the sublayers, ReLU, one matrix for embeddings and output (section 3.4), dropout
+    0.1 of embeddings and sublayers. Weights are Glorot uniform, embeddings normal with variance 1 / width.
+
+    Shapes: token numbers (B, T) -> logits (B, T, vocabulary); position t sees tokens 0..t.
+    """
+
+    def __init__(self, vocabulary: int, size: TransformerSize = "base", *, dropout: float = 0.1) -> None:
+        super().__init__()
+        layers, width, heads, units = TRANSFORMER_SIZES[size]
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.layers = nn.Sequential(*(_NormLastLayer(width, heads, units, dropout) for _ in range(layers)))
+        self.dropout = nn.Dropout(dropout)
+        for name, parameter in self.layers.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        nn.init.normal_(self.tokens.weight, std=width**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the next token at every position."""
+        width = self.tokens.embedding_dim
+        x = self.tokens(tokens) * math.sqrt(width) + sinusoids(tokens.shape[-1], width, self.tokens.weight)
+        return F.linear(self.layers(self.dropout(x)), self.tokens.weight)
+
+
+def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
+    """Positions (length, width) of Vaswani et al. (2017) section 3.5: sines in even, cosines in odd places."""
+    position = torch.arange(length, device=like.device, dtype=like.dtype).unsqueeze(1)
+    even = torch.arange(0, width, 2, device=like.device, dtype=like.dtype)
+    angles = position * torch.exp(even * (-math.log(10_000.0) / width))
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).reshape(length, width)
