@@ -12,6 +12,9 @@ from pathlib import Path
 
 import torch
 
+if sys.platform != "win32":
+    import resource
+
 # Of the memory that is available, what updates may take: the rest is for whatever else the machine does meanwhile.
 AVAILABLE_SHARE = 0.9
 
@@ -48,8 +51,6 @@ def bounded(device: torch.device, most: int | None) -> Iterator[None]:
         finally:
             torch.cuda.set_per_process_memory_fraction(before, device)
     elif sys.platform == "linux" and (held := _status("VmData")) is not None:
-        import resource  # here, because Windows has none
-
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         bounds = [held + most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
         resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
@@ -113,9 +114,7 @@ def _give_back_freed_memory() -> None:
 
 def _largest_resident() -> int | None:
     """The most this process ever had resident, where there is no /proc."""
-    try:
-        import resource  # here, because Windows has none
-    except ImportError:
+    if sys.platform == "win32":
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
