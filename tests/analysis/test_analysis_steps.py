@@ -308,3 +308,19 @@ def test_test_values_are_of_the_winner_and_its_new_seeds_once_each() -> None:
     told = [in_words(entry, str) for entry in by_batch_size(curve.test).values()]
     assert told == ["error 0.25 (confirmed 0.5)", "error 0.125 (confirmed 1.0)"]
     assert in_words({"error": 0.25, "confirmations": []}, str) == "error 0.25"
+
+
+def test_a_goal_that_the_first_update_reaches_is_too_easy() -> None:
+    """A batch size that takes one step can take no fewer: what the others take says nothing of it."""
+
+    def notes(*steps: int) -> tuple[str, ...]:
+        rows = [(size, index, at) for size, least in enumerate(steps, 1) for index, at in enumerate((least, 9))]
+        trials = (
+            Trial(f"{size} {index}", size, {step: 0.9 - 0.8 * (step >= at) for step in range(1, 10)}, index=index)
+            for size, index, at in rows
+        )
+        return steps_to_result(*by_hand(*trials), GOAL).notes
+
+    easy = "the first update reaches the goal at batch size 2, 3: too easy to compare them, take a harder one"
+    assert easy in notes(8, 1, 1)
+    assert not any("too easy" in note for note in notes(8, 2, 2))

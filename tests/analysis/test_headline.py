@@ -54,6 +54,13 @@ def test_a_fresh_training_is_promised_where_it_was_measured() -> None:
     assert found.trust.endswith("the luckiest of the search took 40.")
 
 
+def test_one_step_is_one_step() -> None:
+    one = confirmed().with_columns(tuned=pl.Series([1.0, 1.0, None]), tuned_low=pl.lit(1.0), tuned_high=pl.lit(1.4))
+    assert ": about 1 step (1 to 1.4)" in headline(curve(table=one, confirmed=True)).sentence
+    lucky = table().with_columns(steps=pl.Series([1, 1, None]))
+    assert ": at least 1 step" in headline(curve(table=lucky)).sentence
+
+
 def test_what_the_whole_curve_cost_is_told_in_trainings() -> None:
     priced = confirmed().with_columns(trained=pl.Series([13_000, 5_500, 900]))
     found = curve(table=priced, confirmed=True)

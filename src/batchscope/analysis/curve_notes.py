@@ -63,6 +63,10 @@ def of_curve(found: Outcomes, table: pl.DataFrame, confirmed: bool, pruned: str 
         notes.append(f"{running} trials are still running: the curve is not final")
     if pruned:
         notes.append(pruned)
+    if sizes := at(pl.col("steps") == 1):
+        notes.append(
+            f"the first update reaches the goal at batch size {sizes}: too easy to compare them, take a harder one"
+        )
     if sizes := at(pl.col("steps").is_null()):
         others = ": the regimes are those of the others" if table.get_column("steps").count() else ""
         notes.append(f"no trial reached the goal at batch size {sizes}{others}")

@@ -122,10 +122,12 @@ def _ordered(setting: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
 
 def _steps(chosen: Setting) -> str:
     steps = chosen.steps
+    shown = count(steps.value)
+    noun = "step" if shown == "1" else "steps"
     if chosen.lower_bound:
-        return f"at least {count(steps.value)} steps"
+        return f"at least {shown} {noun}"
     interval = "" if steps.low is None else f" ({bounds(steps.low, steps.high, count)})"
-    return f"about {count(steps.value)} steps{interval}"
+    return f"about {shown} {noun}{interval}"
 
 
 def _fewer(chosen: Setting, reached: pl.DataFrame, quantity: str) -> str:
