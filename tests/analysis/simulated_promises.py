@@ -16,13 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from batchscope.analysis.outcomes import outcomes
 from batchscope.analysis.tuned_steps import Confirmation, tuned_steps
-from batchscope.plan.confirmation import candidates
-from batchscope.runs import open_run
+from batchscope.plan.confirmation import HORIZON, candidates
 from batchscope.spec.study import Confirm
 from batchscope.spec.trial import Trial
 
@@ -95,13 +92,15 @@ class Kept:
     Attributes:
         coverage: The share of fresh trainings inside the interval.
         promise: The promise over the mean of fresh trainings.
+        median: The promise over their median.
         search: The fewest steps of the search over the same mean.
-        width: The upper end of the interval over the lower.
+        width: The upper end of the interval over the lower, where it has one.
         trainings: Of the confirmation, at one batch size.
     """
 
     coverage: float
     promise: float
+    median: float
     search: float
     width: float
     trainings: float
@@ -112,26 +111,27 @@ def study(searched: Mapping[int, Array], train: Callable[[int, int], Array], con
 
     Args:
         searched: Steps (n,) of the search by batch size.
-        train: ``train(size, point)`` gives log steps of that point on new seeds, endlessly many.
+        train: ``train(size, point)`` gives log steps of that point on new seeds, as many as ``confirm`` asks for and
+            fresh ones.
         confirm: How the best are trained again.
     """
-    chosen = {}
-    for size, steps in searched.items():
-        found = [(int(step), Trial(size, index, {"point": index}, 0)) for index, step in enumerate(steps)]
-        chosen[size] = [trial.index for _, trial in candidates(found, confirm.candidates)]
-    again = {
-        size: Confirmation(tuple(map(str, points)), drawn, np.zeros(drawn.shape, bool), 0.05)
-        for size, points in chosen.items()
-        for drawn in [np.array([train(size, point)[: confirm.seeds] for point in points])]
-    }
+    chosen = {size: best(size, steps, confirm) for size, steps in searched.items()}
+    again = {}
+    for size, points in chosen.items():
+        end = np.log(HORIZON * searched[size].min())
+        drawn = np.array([train(size, point)[: confirm.seeds] for point in points])
+        again[size] = Confirmation(tuple(map(str, points)), np.minimum(drawn, end), drawn > end, 0.05)
     kept = []
     for size, promise in tuned_steps(again, samples=2).items():
         value, low, high = promise.steps.value, promise.steps.low, promise.steps.high
-        assert value and low and high
+        if not value or not low:  # half of the trainings missed the goal: nothing is promised
+            continue
         fresh = np.exp(train(size, int(promise.trial))[confirm.seeds :][:FRESH])
-        held = float(((low <= fresh) & (fresh <= high)).mean())
-        mean = fresh.mean()
-        kept.append(Kept(held, value / mean, searched[size].min() / mean, high / low, float(again[size].missed.size)))
+        held = float(((low <= fresh) & (fresh <= (high or np.inf))).mean())
+        mean, median = fresh[np.isfinite(fresh)].mean(), np.median(fresh)
+        width = high / low if high else np.nan
+        fewest, trainings = searched[size].min() / mean, float(again[size].missed.size)
+        kept.append(Kept(held, value / mean, value / median, fewest, width, trainings))
     return kept
 
 
@@ -161,73 +161,90 @@ def resampled(runs: Mapping[int, tuple[Array, Array]], trials: int, studies: int
     """Studies of ``trials`` points drawn from real ones.
 
     Args:
-        runs: By batch size the steps (N,) of a search, infinite where the goal was not reached in the race, and log
-            steps (N, R) of the same points on new seeds; NaN where a point was not trained again, which is then slow.
+        runs: By batch size the steps (N,) of a search, infinite where the goal was not reached in it, and log steps
+            (N, R) of the same points on new seeds, infinite where a training missed the goal; NaN where a point was not
+            trained again. A study with such a candidate is not counted.
         trials: n.
         studies: How many.
         confirm: How the best are trained again.
     """
     generator = np.random.default_rng(trials)
     found: list[Kept] = []
-    while len(found) < studies * len(runs):
+    for _ in range(studies):
         picked = {size: generator.permutation(len(steps))[:trials] for size, (steps, _) in runs.items()}
         searched = {size: runs[size][0][points] for size, points in picked.items()}
-        close = {size: [i for i, s in enumerate(steps) if s <= 1.5 * steps.min()] for size, steps in searched.items()}
-        known = all(
-            np.isfinite(searched[size].min()) and not np.isnan(runs[size][1][picked[size][points]]).any()
-            for size, points in close.items()
-        )
-        if not known:  # one of its candidates was never trained again
-            continue
-        order = {size: generator.permutation(runs[size][1].shape[1]) for size in runs}
+        order = {size: generator.permutation(again.shape[1]) for size, (_, again) in runs.items()}
 
         def train(size: int, point: int, picked: Points = picked, order: Points = order) -> Array:
             return np.asarray(runs[size][1][picked[size][point]][order[size]])
 
-        finite = {size: np.where(np.isfinite(steps), steps, 10 * steps.min()) for size, steps in searched.items()}
-        found += study(finite, train, confirm)
+        known = {
+            size: steps
+            for size, steps in searched.items()
+            if np.isfinite(steps.min())
+            and all(not np.isnan(train(size, point)).any() for point in best(size, steps, confirm))
+        }
+        found += study(known, train, confirm)
     return mean(found)
 
 
+def best(size: int, steps: Array, confirm: Confirm) -> list[int]:
+    """The candidates of a search."""
+    reached = [
+        (int(step), Trial(size, int(index), {"point": int(index)}, 0))
+        for index, step in enumerate(steps)
+        if step < np.inf
+    ]
+    return [trial.index for _, trial in candidates(reached, confirm.candidates)]
+
+
 def mean(found: list[Kept]) -> Kept:
-    """Of each number."""
-    return Kept(*(float(np.mean([getattr(one, name) for one in found])) for name in Kept.__dataclass_fields__))
+    """Of each number, where it is known."""
+    return Kept(*(float(np.nanmean([getattr(one, name) for one in found])) for name in Kept.__dataclass_fields__))
 
 
-def pool(folder: str) -> dict[int, tuple[Array, Array]]:
-    """The trainings of a real run as ``resampled`` takes them."""
-    run = open_run(folder)
-    table = outcomes(run.trials, run.measurements, run.goals[0]).table
-    found = {}
-    for (size,), group in table.group_by("batch_size"):
-        searched = group.filter(pl.col("replicate") == 0).sort("index")
-        steps = searched["goal_step"].cast(pl.Float64).fill_null(np.inf).to_numpy()
-        place = {index: row for row, index in enumerate(searched["index"])}
-        again = group.filter(pl.col("replicate") > 0, pl.col("goal_step").is_not_null())
-        logs = np.full((len(steps), int(group["replicate"].max() or 0)), np.nan)  # type: ignore[arg-type]
-        for index, replicate, step in again.select("index", "replicate", "goal_step").rows():
-            logs[place[index], replicate - 1] = np.log(step)
-        found[int(str(size))] = steps, logs
-    return found
+def pool(file: str) -> dict[int, tuple[Array, Array]]:
+    """The trainings of ``real_pools.py`` as ``resampled`` takes them."""
+    found = np.load(file)
+    sizes = sorted(int(name.partition("/")[0]) for name in found if name.endswith("/again"))
+    return {size: (found[f"{size}/searched"], found[f"{size}/again"]) for size in sizes}
+
+
+def noise_of(again: Array) -> float:
+    """Standard deviation of log steps over seeds (N, R), of the points that are mostly within twice the fastest's."""
+    medians = np.median(again, axis=1)
+    near = again[medians <= np.nanmin(medians) + np.log(2)]
+    return float(np.sqrt(np.var(near[np.isfinite(near).all(1)], axis=1, ddof=1).mean()))
 
 
 def show(name: str, noise: str, trials: int, kept: Kept) -> None:
     """A line of the table."""
     print(
-        f"| {name} | {noise} | {trials} | {100 * kept.coverage:.0f} | {kept.promise:.3f} | {kept.search:.2f} | "
-        f"{kept.width:.2f} | {kept.trainings:.0f} |",
+        f"| {name} | {noise} | {trials} | {100 * kept.coverage:.0f} | {kept.promise:.3f} | {kept.median:.3f} | "
+        f"{kept.search:.2f} | {kept.width:.2f} | {kept.trainings:.0f} |",
         flush=True,
     )
 
 
 def main(arguments: list[str]) -> None:
     """Print the table in Markdown."""
-    print("| study | seed noise | n | coverage | promise / mean | search / mean | width | trainings |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| study | seed noise | n | coverage | promise / mean | promise / median | search / mean | width | trainings |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     if arguments[:1] == ["--pool"]:
         studies = int(arguments[2]) if len(arguments) > 2 else 200
+        runs = pool(arguments[1])
         for trials in (20, 48, 100):
-            show(arguments[1], "real", trials, resampled(pool(arguments[1]), trials, studies, Confirm()))
+            for size, one in runs.items():
+                show(
+                    f"batch size {size}",
+                    f"{noise_of(one[1]):.0%}",
+                    trials,
+                    resampled({size: one}, trials, studies, Confirm()),
+                )
+            if len(runs) > 1:
+                show("all together", "", trials, resampled(runs, trials, studies, Confirm()))
         return
     studies = int(arguments[0]) if arguments else 100
     every = []
