@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from batchscope.errors import WorkloadError
@@ -69,7 +72,10 @@ def compiled_in_place(graph: GraphModule, arguments: tuple[Any, ...], replaced: 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the compiler's own parts, which no user can change
-            machine = torch._inductor.compile(whole, flat, options=options)
+            # In a context of its own the compiler finds again what it has compiled before, in any process.
+            fake = FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True))
+            with tracing(TracingContext(fake)):
+                machine = torch._inductor.compile(whole, flat, options=options)
     except Exception as error:  # it knows no common class for what it cannot do
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise WorkloadError(f"torch's compiler cannot take this step: {told[0]}; write engine.program: vmap") from error
