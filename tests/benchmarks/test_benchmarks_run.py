@@ -24,7 +24,8 @@ def last_line(script: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_step_time_measures_user_engine_and_limit_in_every_row() -> None:
-    sizes = ("--seconds", "0.1", "--trials", "4", "--markdown")
+    # A budget in which machine code would never pay: compiling it takes a minute, and no claim here is about it.
+    sizes = ("--seconds", "0.1", "--trials", "4", "--budget-steps", "2000", "--markdown")
     document = last_line("step_time.py", "--models", "digits-mlp-64,fc-256", "--batch-sizes", "8", *sizes)
     assert document["benchmark"] == "step_time"
     assert [(row["model"], row["batch_size"]) for row in document["rows"]] == [("digits-mlp-64", 8), ("fc-256", 8)]
