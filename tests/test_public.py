@@ -21,6 +21,7 @@ PUBLIC = {
     "nn",
     "open_run",
     "optim",
+    "predict",
     "probe",
     "recommend",
     "run",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batchscope.runs import Run as Run
     from batchscope.runs import branch as branch
     from batchscope.runs import open_run as open_run
+    from batchscope.runs import predict as predict
     from batchscope.runs import run as run
     from batchscope.spec.goal import Goal as Goal
     from batchscope.spec.probe import Probe as Probe
@@ -39,7 +40,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
             "errors": ("BatchscopeError",),
             "advice.recommend": ("recommend",),
             "probing.probe": ("probe",),
-            "runs": ("Run", "branch", "open_run", "run"),
+            "runs": ("Run", "branch", "open_run", "predict", "run"),
             "spec.goal": ("Goal",),
             "spec.probe": ("Probe",),
             "spec.study": ("Study",),

@@ -39,3 +39,7 @@ class AnalysisError(BatchscopeError, ValueError):
 
 class ProbeError(BatchscopeError):
     """A probe file that cannot be read, or a device on which nothing could be measured."""
+
+
+class PredictionError(BatchscopeError):
+    """A prediction that cannot be read, or for which the training says too little."""

@@ -56,6 +56,8 @@ TO_RUN = ["run", "study.yaml", "-o", "new", "--workers", "0"]
 LOG = ["import", "csv", "log.csv", "-o", "new", "--batch-size", "b", "--step", "s", "--metric", "validation/loss=loss"]
 SCHEDULE = ["schedule", "--learning-rate", "0.1", "--epochs", "9", "--train-size", "500", "--batch-size", "8"]
 PROBE = ["probe", "digits/softmax"]
+BRANCH = ["branch", "digits/softmax", "--learning-rate", "0.1"]
+GOAL = "validation/error < 0.1"
 ADVICE = ["recommend", "run"]
 
 
@@ -228,6 +230,20 @@ ROWS: list[tuple[list[str], int, str]] = [
     (with_option(LOG, "--separator", ";;"), MISUSE, "a separator is one character, got ';;'"),
     (with_option(LOG, "-o", "other things"), FAILED, "other things exists already: choose another folder"),
     (["import", "batch-science", "none", "-o", "new"], FAILED, "there is no folder none"),
+    # branch, predict
+    (BRANCH[:-2], MISUSE, "give --learning-rate 0.1, say, or a study, or a run"),
+    (["branch", "digits/sofmax", *BRANCH[2:]], MISUSE, "Did you mean digits/softmax"),
+    ([*BRANCH, "--at", "early"], MISUSE, "--at is a list of shares of the training such as 0.1,0.3,0.6, got 'early'"),
+    ([*BRANCH, "--window", "nan"], MISUSE, "a share of the training between 0 and 1, got nan"),
+    ([*BRANCH, "--steps", "9", "--epochs", "1"], MISUSE, "in --epochs or in --steps, not in both"),
+    (["branch", "study.yaml"], MISUSE, "choose one with --batch-size"),
+    (["branch", "study.yaml", "--momentum", "0.9"], MISUSE, "the study says it: leave out --momentum"),
+    (["branch", "none.yaml"], MISUSE, "no study file at none.yaml"),
+    (["predict", "digits/softmax"], MISUSE, "give --goal"),
+    (["predict", "digits/softmax", "--goal", "error < 1"], MISUSE, "cannot read the goal 'error < 1'"),
+    (["predict", "digits/softmax", "--goal", GOAL, "-o", "own"], MISUSE, "--output: own is a folder"),
+    (["recommend", "--from-prediction", "none.json"], FAILED, "write one with batchscope predict WORKLOAD"),
+    (["recommend", "--from-prediction", "empty.json"], FAILED, "is no prediction"),
     # probe, schedule, init, workloads, and no verb at all
     (["probe", "digits/sofmax"], MISUSE, "Did you mean digits/softmax"),
     ([*PROBE, "--batch-sizes", "x"], MISUSE, "from:to:factor as 1:4096:2, got 'x'"),

@@ -183,6 +183,7 @@ def test_a_study_is_a_training_where_everything_has_one_value() -> None:
         bs.branch(several, batch_size=8, learning_rate=0.1)
 
 
+@pytest.mark.usefixtures("without_page")
 def test_a_run_gives_the_setting_of_the_fewest_examples(tmp_path: Path) -> None:
     text = (
         "{workload: digits/softmax, batch_sizes: [8, 64], engine: {program: loop, pack_size: 1, threads: 1}, "

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from batchscope.advice.from_prediction import recommend_from
 from batchscope.advice.recommendation import Recommendation
 from batchscope.advice.recommendation import recommend as of_curve
 from batchscope.analysis import Curve
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
+from batchscope.spec.prediction import Prediction
 from batchscope.spec.probe import Probe
 from batchscope.spec.study import Study
 
@@ -27,7 +29,7 @@ class Answering(Protocol):
 
 
 def recommend(
-    curve_or_run: Curve | Answering,
+    curve_or_run: Curve | Answering | Prediction,
     probe: Probe | str | Path | None = None,
     *,
     goal: str | Goal | None = None,
@@ -46,7 +48,8 @@ def recommend(
 
     Args:
         curve_or_run: Steps to result: ``run.steps_to_result(goal)``, or the run itself, which also tells the optimizer
-            and the schedule, and is checked against the probe.
+            and the schedule, and is checked against the probe; or what ``bs.predict`` found, and all of it is marked
+            as predicted.
         probe: Seconds of a step, or the path of the file that ``batchscope probe --json`` printed. Without it hardware
             is idealised: time is steps, cost is examples.
         goal: Of a run, by default its study's first.
@@ -72,6 +75,24 @@ def recommend(
     if isinstance(probe, str | Path):
         probe = Probe.from_json(probe)
     study: Study | None = None
+    if isinstance(curve_or_run, Prediction):
+        if goal is not None:
+            raise AnalysisError(f"a prediction has its goal, {curve_or_run.goal}, already: leave out --goal")
+        if probe is not None and not any_workload:
+            _require_workload(curve_or_run.workload, probe)
+        return recommend_from(
+            curve_or_run,
+            probe,
+            devices=devices,
+            bandwidth=bandwidth,
+            latency=latency,
+            price=price,
+            power=power,
+            deadline=deadline,
+            budget=budget,
+            batch_sizes=batch_sizes,
+            extrapolate=extrapolate,
+        )
     if isinstance(curve_or_run, Curve):
         if goal is not None:
             raise AnalysisError(f"a curve has its goal, {curve_or_run.goal}, already: give the run, or no goal")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from batchscope.advice.verdicts import (
 from batchscope.amounts import bounds, count, counted, duration, number, parse_seconds
 from batchscope.analysis.curve import Curve
 from batchscope.analysis.headline import Headline, headline, knee, useful
-from batchscope.analysis.points import points
+from batchscope.analysis.points import Point, points
 from batchscope.analysis.printing import as_html, as_text, to_pandas
 from batchscope.errors import AnalysisError
 from batchscope.spec.goal import Goal
@@ -125,6 +125,42 @@ class Recommendation:
         return f"{count(value)} steps" if self.idealised else duration(value)
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What the steps of the points come from, measured or predicted.
+
+    Attributes:
+        goal: What is to be reached.
+        level: Of the intervals.
+        rests_on: What the steps are, in a sentence.
+        notes: What speaks against trusting them.
+        useful: Of some points those beyond which more batch is wasted.
+        knee: Of some points the one that wastes neither steps nor examples.
+        headline: The answer for an option, on idealised hardware or not.
+    """
+
+    goal: Goal
+    level: float
+    rests_on: str
+    notes: tuple[str, ...]
+    useful: Callable[[Sequence[Point]], list[Point]]
+    knee: Callable[[Sequence[Point]], Point]
+    headline: Callable[[Option, bool], Headline]
+
+    @classmethod
+    def of(cls, curve: Curve) -> Basis:
+        """Of a measured curve."""
+        return cls(
+            curve.goal,
+            curve.level,
+            of_steps(curve),
+            tuple(curve.notes),
+            lambda found: useful(found, curve.regimes),
+            lambda found: knee([point for point in found if not point.extrapolated] or found, curve.regimes),
+            lambda named, idealised: _headline(curve, named, idealised),
+        )
+
+
 def recommend(
     curve: Curve,
     probe: Probe | None = None,
@@ -158,20 +194,56 @@ def recommend(
         optimizer: Named on the options.
         schedule: Named on the options.
 
+    If no batch size reached the goal, a value makes no sense, a question needs a probe or a price that is not there, or
+    what is asked for was not measured and ``extrapolate`` is not set, that is an ``AnalysisError``.
+    """
+    return decide(
+        Basis.of(curve),
+        points(curve, batch_sizes, extrapolate=extrapolate),
+        probe,
+        devices=devices,
+        bandwidth=bandwidth,
+        latency=latency,
+        price=price,
+        power=power,
+        deadline=deadline,
+        budget=budget,
+        extrapolate=extrapolate,
+        optimizer=optimizer,
+        schedule=schedule,
+    )
+
+
+def decide(
+    basis: Basis,
+    found: Sequence[Point],
+    probe: Probe | None,
+    *,
+    devices: Sequence[int] = (1,),
+    bandwidth: float | None = None,
+    latency: float = 0.0,
+    price: float | None = None,
+    power: float | None = None,
+    deadline: str | float | None = None,
+    budget: float | None = None,
+    extrapolate: bool = False,
+    optimizer: str = "",
+    schedule: str = "",
+) -> Recommendation:
+    """The recommendation for some points; the other arguments are those of ``recommend``.
+
     Raises:
-        AnalysisError: If no batch size reached the goal, a value makes no sense, a question needs a probe or a price
-            that is not there, or what is asked for was not measured and ``extrapolate`` is not set.
+        AnalysisError: If a value makes no sense, or a question needs a probe or a price that is not there.
     """
     counts = _checked(devices, price, power, budget)
     limit = None if deadline is None else parse_seconds(deadline)
     link = Link(bandwidth, latency)
-    found = points(curve, batch_sizes, extrapolate=extrapolate)
     if probe is None:
         _refuse_without_probe(counts, bandwidth, latency, price, power, deadline, budget)
         options = idealised(found, optimizer, schedule)
         rests_on = of_ideal_hardware()
         unit = "examples"
-        within = {point.batch_size for point in useful(found, curve.regimes)}
+        within = {point.batch_size for point in basis.useful(found)}
         quick = fastest(options, True, [option.batch_size in within for option in options.all])
     else:
         options = on_devices(
@@ -199,16 +271,16 @@ def recommend(
     if verdict is not None:
         named = verdict.option
     elif probe is None:
-        middle = knee([point for point in found if not point.extrapolated] or found, curve.regimes).batch_size
+        middle = basis.knee(found).batch_size
         named = next(option for option in options.all if option.batch_size == middle)
         named = replace(named, why="the least product of steps and examples: neither is wasted")
     else:
         named = balanced(options)
     return Recommendation(
-        goal=curve.goal,
+        goal=basis.goal,
         options=table(options.all, best),
         pareto_front=best,
-        headline=_headline(curve, named, probe is None),
+        headline=basis.headline(named, probe is None),
         recommended=named,
         fastest=quick,
         cheapest=cheapest(options, unit),
@@ -220,11 +292,11 @@ def recommend(
         left_out=pl.DataFrame(
             options.left_out, schema={"batch_size": pl.Int64, "devices": pl.Int64, "reason": pl.String}, orient="row"
         ),
-        assumptions=(of_steps(curve), *rests_on),
-        notes=tuple(dict.fromkeys((*curve.notes, *_notes(options)))),
+        assumptions=(basis.rests_on, *rests_on),
+        notes=tuple(dict.fromkeys((*basis.notes, *_notes(options)))),
         cost_unit=unit,
         idealised=probe is None,
-        level=curve.level,
+        level=basis.level,
     )
 
 

@@ -49,9 +49,9 @@ def branch(
     goal: GoalText = None,
     window: Annotated[
         float | None,
-        typer.Option(help="Share of the training that a branch is trained for.", show_default="0.05, or more"),
+        typer.Option(help="Share of the training that a branch is trained for.", show_default="0.04, or more"),
     ] = None,
-    largest_factor: Annotated[int, typer.Option(help="The most to multiply the batch size by.")] = 64,
+    largest_factor: Annotated[int, typer.Option(help="The most to multiply the batch size by.")] = 32,
     replicates: Annotated[int, typer.Option(help="Trainings, each with branches of its own.")] = 3,
     tolerance: Annotated[
         float, typer.Option(help="By which share of the loss a branch may end above the training.")

@@ -24,6 +24,7 @@ VERBS = {
     "probe": "Measure time per step, memory and micro-batches of a workload on a device.",
     "recommend": "Recommend batch size, devices and hyperparameters for time or money.",
     "branch": "Find the critical batch size over one training, and the batch-size warm-up that follows.",
+    "predict": "Predict the steps of other batch sizes from one training.",
     "schedule": "Compile a learning-rate schedule to a batch-size schedule.",
     "import": "Make a run of measurements from elsewhere.",
     "export": "Write the measurements of a run in another format.",

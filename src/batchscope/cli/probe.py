@@ -13,10 +13,12 @@ from rich.text import Text
 
 import batchscope
 from batchscope.amounts import memory, number, parse_size, percent
+from batchscope.cli.predict import sentence
 from batchscope.cli.shared_options import AsJson, DataDir
 from batchscope.cli.show import console, print_table, printable, say
 from batchscope.errors import ProbeError, StudyError
 from batchscope.spec.faults import explain
+from batchscope.spec.prediction import Prediction
 from batchscope.spec.study import Span, Study
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ def probe(
         str | None,
         typer.Option(metavar="SIZE", help="That updates may take, such as 2GiB.", show_default="what is available"),
     ] = None,
+    prediction: Annotated[
+        Path | None,
+        typer.Option(help="What batchscope predict wrote: its critical batch size is shown too.", show_default=False),
+    ] = None,
     data_dir: DataDir = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file for the JSON document.", show_default=False)
@@ -67,6 +73,7 @@ def probe(
 ) -> None:
     """Measure time per step, memory and the largest micro-batch of a workload at each batch size on this device."""
     sizes = None if batch_sizes is None else batch_sizes_of(batch_sizes)
+    predicted = None if prediction is None else Prediction.from_json(prediction)
     most = None if max_memory is None else parse_size(max_memory)
     if output is not None and output.is_dir():
         raise typer.BadParameter(f"--output: {output} is a folder; name a file, such as {output / 'probe.json'}")
@@ -102,6 +109,8 @@ def probe(
         print(found.to_json())
     else:
         print_probe(console(), found)
+        if predicted is not None:
+            say(f"{predicted.workload}, {predicted.goal}: {sentence(predicted)}")
         if output is not None:
             say(f"wrote {output}")
 

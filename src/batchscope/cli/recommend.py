@@ -13,9 +13,10 @@ from batchscope.advice.across import document as document_of_several
 from batchscope.advice.document import document
 from batchscope.advice.recommendation import Recommendation
 from batchscope.cli.advice import chosen, print_across, print_recommendation, whole_numbers
-from batchscope.cli.shared_options import AsJson, RunFolders
+from batchscope.cli.shared_options import AsJson, OptionalRunFolders
 from batchscope.cli.show import console, print_json, print_warnings
-from batchscope.runs import open_run
+from batchscope.runs import Run, open_run
+from batchscope.spec.prediction import Prediction
 from batchscope.spec.probe import Probe
 
 Devices = Annotated[str, typer.Option("--devices", help="Numbers of devices to choose among: 1,2,4,8.")]
@@ -30,9 +31,13 @@ AnyWorkload = Annotated[bool, typer.Option("--any-workload", help="Take a probe 
 
 
 def recommend(
-    run: RunFolders,
+    run: OptionalRunFolders = None,
     goal: Annotated[str | None, typer.Option("--goal", help="Otherwise the study's first.")] = None,
     probe: ProbeFile = None,
+    from_prediction: Annotated[
+        Path | None,
+        typer.Option("--from-prediction", help="What batchscope predict wrote, instead of a run; marked as predicted."),
+    ] = None,
     devices: Devices = "1",
     bandwidth: Bandwidth = None,
     latency: Latency = 0.0,
@@ -59,10 +64,17 @@ def recommend(
 ) -> None:
     """Recommend batch size, devices and hyperparameters for time or for money; of several runs, which of them too."""
     measured = None if probe is None else Probe.from_json(probe)
-    opened = {str(folder): open_run(folder) for folder in run}
+    if (from_prediction is None) == (not run):
+        raise typer.BadParameter("give the folder of a run, or --from-prediction FILE, and not both")
+    opened: dict[str, Run | Prediction] = {str(folder): open_run(folder) for folder in run or ()}
+    if from_prediction is not None:
+        if snippet is not None:
+            raise typer.BadParameter("--snippet writes down a setting that was trained; a prediction has none")
+        opened[str(from_prediction)] = Prediction.from_json(from_prediction)
     found: dict[str, Recommendation] = {}
     for name, result in opened.items():
-        print_warnings(result)
+        if isinstance(result, Run):
+            print_warnings(result)
         found[name] = batchscope.recommend(
             result,
             measured,
@@ -80,7 +92,8 @@ def recommend(
         )
     best = across(found)
     asked = chosen(best.chosen, choice) if snippet is not None else None
-    text = None if asked is None or snippet is None else opened[best.run].snippet(asked, snippet, goal=goal)
+    source = opened[best.run]
+    text = source.snippet(asked, snippet, goal=goal) if asked and snippet and isinstance(source, Run) else None
     if as_json:
         device = None if measured is None else f"{measured.device_name} ({measured.device})"
         answers = {name: document(one, workload=opened[name].workload, device=device) for name, one in found.items()}

@@ -36,8 +36,8 @@ from batchscope.tensors import map_pair, size_of
 
 AT = (0.05, 0.1, 0.3, 0.6)
 # The window, where nobody says: this share of the training, or as much more as holds factors of two and four.
-WINDOW, LONGEST_WINDOW = 0.05, 0.2
-LARGEST_FACTOR = 64
+WINDOW, LONGEST_WINDOW = 0.04, 0.2
+LARGEST_FACTOR = 32
 REPLICATES = 3
 # Of a loss near 3, which is that of the paper's models, its tolerance of 0.01 is a third of a percent.
 TOLERANCE = 0.01

@@ -64,6 +64,17 @@ class OneTraining:
         values = self.study.algorithm.hyperparameters(self.point)
         return values.get("momentum") or values.get("beta1", 0.0)
 
+    def at(self, learning_rate: float) -> OneTraining:
+        """The same at another learning rate."""
+        return self._with(search={"trials": 1, "space": {**self.point, "learning_rate": learning_rate}})
+
+    def for_steps(self, steps: int) -> OneTraining:
+        """The same for so long; what depends on the budget stays as it is, and only ends there."""
+        return self if self.study.algorithm.depends_on_budget else self._with(budget={"steps": steps})
+
+    def _with(self, **keys: object) -> OneTraining:
+        return OneTraining(Study.from_mapping(self.study.model_dump(mode="json", exclude_none=True) | keys))
+
     def trial(self, replicate: int) -> Trial:
         """With the initial values and the order of examples of a replicate."""
         return Trial(self.batch_size, 0, self.point, self.study.seed, replicate=replicate)

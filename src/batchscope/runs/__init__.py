@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from batchscope.runs.driver import Interrupted as Interrupted
     from batchscope.runs.estimate import Estimate as Estimate
     from batchscope.runs.finished import finished_run as finished_run
+    from batchscope.runs.predict_from import predict as predict
     from batchscope.runs.progress import BatchSizeProgress as BatchSizeProgress
     from batchscope.runs.progress import Progress as Progress
     from batchscope.runs.run_folder import Run as Run
@@ -27,6 +28,7 @@ else:  # a type checker is not told of __getattr__: it would believe every name
         __name__,
         {
             "branch_from": ("branch",),
+            "predict_from": ("predict",),
             "driver": ("Interrupted",),
             "estimate": ("Estimate",),
             "finished": ("finished_run",),

@@ -67,7 +67,7 @@ def branch(
         epochs: Length of the training of a workload; one, unless ``steps`` is given.
         steps: Likewise, in steps at B_0.
         goal: Of a run, by default its study's first.
-        window: Share of the training that a branch is trained for; None for 5%, or for up to 20% of a short one, so
+        window: Share of the training that a branch is trained for; None for 4%, or for up to 20% of a short one, so
             that a branch at four times the batch size makes eight updates.
         largest_factor: Of the batch size; a branch makes at least eight updates.
         replicates: Trainings.

@@ -22,6 +22,8 @@ from batchscope.spec.study import Engine, Study
 from batchscope.spec.workload import Workload
 
 BATCH_SIZE = 16
+# A fresh training takes more than the fewest steps of a search, by so much at the most.
+PATIENCE = 4.0
 # A goal that nothing reaches: what is trained for a length has none, and a study has one.
 NO_GOAL = "validation/loss < -1e300"
 
@@ -51,10 +53,17 @@ class TrainingRequest:
                 raise StudyError(f"{because}: leave out --{name.replace('_', '-')}")
 
 
-def training_of(source: TrainingRequest, data_dir: str | Path | None = None) -> tuple[OneTraining, Workload]:
+def training_of(
+    source: TrainingRequest, data_dir: str | Path | None = None, *, to_goal: bool = False
+) -> tuple[OneTraining, Workload]:
     """The training, and its workload, loaded.
 
     Errors are those of ``branch``.
+
+    Args:
+        source: What was given.
+        data_dir: Where data sets lie.
+        to_goal: Whether it is trained to a goal, its length being the most that it may take.
     """
     what = source.what
     if isinstance(what, str | Path) and (Path(what) / "study.yaml").is_file():
@@ -62,11 +71,14 @@ def training_of(source: TrainingRequest, data_dir: str | Path | None = None) -> 
     elif isinstance(what, str | Path) and Path(what).suffix in (".yaml", ".yml"):
         what = Study.from_yaml(what)
     if isinstance(what, Run):
-        one = _of_run(what, source)
+        one = _of_run(what, source, PATIENCE if to_goal else 1.0)
     elif isinstance(what, Study):
         source.refuse("optimizer", "learning_rate", "momentum", "epochs", "steps", because="the study says it")
-        one = one_training(_seeded(what, source.seed), source.batch_size)
+        goals = what.goals if source.goal is None else (Goal.parse(str(source.goal)),)
+        one = one_training(_seeded(what, source.seed).model_copy(update={"goals": goals}), source.batch_size)
     else:
+        if to_goal and source.goal is None:
+            raise StudyError('what the training is to reach is to be said: give --goal "validation/error < 0.1", say')
         one = _of_workload(what.name or "workload" if isinstance(what, Workload) else str(what), source)
     if isinstance(what, Workload):
         return one, what.measuring(one.study.metrics)
@@ -93,8 +105,8 @@ def _of_workload(name: str, source: TrainingRequest) -> OneTraining:
     return one_training(Study.from_mapping(document, "the training"))
 
 
-def _of_run(run: Run, source: TrainingRequest) -> OneTraining:
-    """The setting that reaches the goal with the fewest examples, for as long as it takes."""
+def _of_run(run: Run, source: TrainingRequest, patience: float) -> OneTraining:
+    """The setting that reaches the goal with the fewest examples, for as long as it takes, or so many times as long."""
     source.refuse("optimizer", "learning_rate", "momentum", "epochs", "steps", because="the run says it")
     if run.study is None:
         raise AnalysisError("an imported run does not say how it was trained, so that nothing can be trained like it")
@@ -108,7 +120,7 @@ def _of_run(run: Run, source: TrainingRequest) -> OneTraining:
     document |= {"batch_sizes": [option.batch_size], "search": {"trials": 1, "space": space}}
     document["goals"] = [str(source.goal or run.goals[0])]
     if not study.algorithm.depends_on_budget:
-        document["budget"] = {"steps": math.ceil(option.steps.value)}
+        document["budget"] = {"steps": math.ceil(patience * option.steps.value)}
     return one_training(_seeded(Study.from_mapping(document, str(run.folder)), source.seed))
 
 
