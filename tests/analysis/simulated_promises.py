@@ -11,6 +11,7 @@ mean. Nothing of the code under test samples steps.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Kept:
         search: The fewest steps of the search over the same mean.
         width: The upper end of the interval over the lower, where it has one.
         trainings: Of the confirmation, at one batch size.
+        steps: The mean of fresh trainings of the setting that was chosen.
     """
 
     coverage: float
@@ -104,6 +106,7 @@ class Kept:
     search: float
     width: float
     trainings: float
+    steps: float
 
 
 def study(searched: Mapping[int, Array], train: Callable[[int, int], Array], confirm: Confirm) -> list[Kept]:
@@ -131,7 +134,7 @@ def study(searched: Mapping[int, Array], train: Callable[[int, int], Array], con
         mean, median = fresh[np.isfinite(fresh)].mean(), np.median(fresh)
         width = high / low if high else np.nan
         fewest, trainings = searched[size].min() / mean, float(again[size].missed.size)
-        kept.append(Kept(held, value / mean, value / median, fewest, width, trainings))
+        kept.append(Kept(held, value / mean, value / median, fewest, width, trainings, mean))
     return kept
 
 
@@ -157,7 +160,9 @@ def simulated(kind: Study, noise: float, studies: int, confirm: Confirm | None =
     return mean(found)
 
 
-def resampled(runs: Mapping[int, tuple[Array, Array]], trials: int, studies: int, confirm: Confirm) -> Kept:
+def resampled(
+    runs: Mapping[int, tuple[Array, Array]], trials: int, studies: int, confirm: Confirm, margin: float = 1.5
+) -> Kept:
     """Studies of ``trials`` points drawn from real ones.
 
     Args:
@@ -167,12 +172,14 @@ def resampled(runs: Mapping[int, tuple[Array, Array]], trials: int, studies: int
         trials: n.
         studies: How many.
         confirm: How the best are trained again.
+        margin: Of the race, which stops a trial at this multiple of the fewest steps.
     """
     generator = np.random.default_rng(trials)
     found: list[Kept] = []
     for _ in range(studies):
         picked = {size: generator.permutation(len(steps))[:trials] for size, (steps, _) in runs.items()}
         searched = {size: runs[size][0][points] for size, points in picked.items()}
+        searched = {size: np.where(steps <= margin * steps.min(), steps, np.inf) for size, steps in searched.items()}
         order = {size: generator.permutation(again.shape[1]) for size, (_, again) in runs.items()}
 
         def train(size: int, point: int, picked: Points = picked, order: Points = order) -> Array:
@@ -245,6 +252,9 @@ def main(arguments: list[str]) -> None:
                 )
             if len(runs) > 1:
                 show("all together", "", trials, resampled(runs, trials, studies, Confirm()))
+        for trials, margin in itertools.product((20, 48, 100), (1.1, 1.25, 1.5)):
+            kept = resampled(runs, trials, studies, Confirm(), margin)
+            show(f"margin {margin:g}: chosen settings take {kept.steps:.1f} steps", "", trials, kept)
         return
     studies = int(arguments[0]) if arguments else 100
     every = []

@@ -43,6 +43,14 @@ def test_step_time_measures_user_engine_and_limit_in_every_row() -> None:
 
 
 @pytest.mark.slow
+def test_update_time_tells_what_fetching_and_evaluating_add() -> None:
+    document = last_line("update_time.py", "digits/mlp-64", "--batch-size", "16", "--rounds", "20")
+    assert (document["benchmark"], document["threads"]) == ("update_time", 1)
+    assert document["milliseconds"].keys() == {"ready", "fetched", "evaluated"}
+    assert 0 < document["milliseconds"]["ready"] < 1.2 * document["milliseconds"]["fetched"]
+
+
+@pytest.mark.slow
 def test_study_time_finds_the_same_answer_as_the_peer() -> None:
     pytest.importorskip("optuna", reason="the peer is not installed: pip install 'batchscope[benchmarks]'")
     document = last_line("study_time.py", "--digits", "--arrangement", "threads")
