@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-# Before numpy: on a machine that has other work to do its threads wait for each other.
+# Before they are loaded: threads of two processes on two cores wait for each other, in every operation.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest

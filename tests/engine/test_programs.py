@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from batchscope.engine import choice
@@ -86,6 +87,15 @@ def test_a_program_serves_every_replicate(program: str) -> None:
     other = curves(first, 4, count=4, replicate=1)
     assert torch.equal(other, curves(second, 4, count=4, replicate=1)) and not torch.equal(other, before)
     assert torch.equal(curves(first, 4, count=4), before)
+
+
+@pytest.mark.slow
+def test_machine_code_that_was_made_before_is_found_again() -> None:
+    bench = training()
+    before = curves(PROGRAMS["compiled"](bench), 4, count=4)
+    found = counters["aot_autograd"]["autograd_cache_hit"]
+    assert torch.equal(curves(PROGRAMS["compiled"](bench), 4, count=4), before)
+    assert counters["aot_autograd"]["autograd_cache_hit"] == found + 1
 
 
 def test_pack_size_changes_no_bit_of_images_laid_out_pixel_by_pixel() -> None:

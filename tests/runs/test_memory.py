@@ -67,6 +67,7 @@ def test_no_more_workers_than_groups_and_no_idle_core(
     overrides: tuple[str, ...], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchscope.runs.workers_and_packs.available_cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     asked = study(*(overrides or ("search.trials=2", "engine.pack_size=1")), "engine.threads=auto")
     need = replace(NEED, step={8: MiB})
     layout = lay_out(asked, need, None, "cpu", {}, None, 2**50)
