@@ -9,15 +9,9 @@ import torch
 
 from batchscope import workloads
 from batchscope.machine.devices import resolve_device
+from batchscope.prediction.branch_plan import LARGEST_FACTOR
 from batchscope.prediction.branches import Branches
-from batchscope.prediction.branching import (
-    AT,
-    LARGEST_FACTOR,
-    REPLICATES,
-    TOLERANCE,
-    Branching,
-    branches_of,
-)
+from batchscope.prediction.branching import AT, REPLICATES, TOLERANCE, Branching, branches_of
 from batchscope.runs.one_training import TrainingRequest, on_threads, training_of
 from batchscope.runs.run_folder import Run
 from batchscope.spec.goal import Goal
