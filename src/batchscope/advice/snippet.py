@@ -103,7 +103,7 @@ def _heading(study: Study, option: Option, goal: Goal) -> list[str]:
         f"# {_setting(option)}",
         f"# {_expected(option, goal)}",
         f"# Run it: {start}",
-        *(["import os"] if devices > 1 else []),
+        "import os",
         "import sys",
         "from contextlib import nullcontext",
         "",
