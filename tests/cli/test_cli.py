@@ -190,3 +190,16 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> N
     done = subprocess.run([*command, "budget.epochs=1"], cwd=tmp_path, env=os.environ, capture_output=True, text=True)
     assert done.returncode == DONE, done.stderr
     assert "report: run/report.html" in done.stdout
+
+
+def test_an_interrupted_verb_ends_with_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the version of typer makes of Ctrl-C: an exception, or a status without a word."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("batchscope.workloads.names", interrupted)
+    assert invoke(["workloads"]) == INTERRUPTED
+    assert capsys.readouterr().err.strip() == "batchscope: interrupted"

@@ -108,13 +108,14 @@ def invoke(arguments: list[str]) -> int:
         _say(f"batchscope: {error.filename}: {error.strerror}; see to it, or give another path")
         return FAILED
     except (typer.Abort, KeyboardInterrupt):
-        print("\nbatchscope: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        status = INTERRUPTED
     except MemoryError:
         _say("batchscope: memory ran out; what was committed is safe: close other programs, or make the study smaller")
         return FAILED
     except Exception:
         return _fault()
+    if status == INTERRUPTED and verb != "run":  # newer versions of typer make it a status without a word
+        print("\nbatchscope: interrupted", file=sys.stderr)
     return status if isinstance(status, int) else DONE
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from batchscope.amounts import number, percent
+from batchscope.amounts import counted, number, percent
 from batchscope.engine.training import Training
 from batchscope.errors import StudyError
 from batchscope.plan.rungs import TRAINING_PASSES
@@ -84,7 +84,7 @@ class BranchPlan:
         if most < 2:
             needed = math.ceil(2 * FEWEST_UPDATES / window)
             raise StudyError(
-                f"{percent(window)} of the training are {number(updates)} updates, and a branch at twice the batch "
+                f"{percent(window)} of the training is {counted(updates, 'update')}, and a branch at twice the batch "
                 f"size needs {2 * FEWEST_UPDATES}: train for {number(needed)} steps or more, or give a larger --window"
             )
         factors = tuple(2**i for i in range(1, most.bit_length()))
