@@ -63,6 +63,17 @@ def test_no_gain_anywhere_has_no_perfect_scaling() -> None:
     assert "below the measured ones" in found.notes[1]
 
 
+def test_ends_that_overlap_at_a_kink_are_said_to() -> None:
+    """Steps in proportion up to 64 and the same from there on: each end is a tolerance beyond the kink."""
+    found = of(6400 / np.minimum(SIZES, 64.0))
+    until, useful = found.perfect_scaling_until.value, found.maximum_useful_batch_size.value
+    assert until == pytest.approx(64 * 1.25, rel=0.03) and useful == pytest.approx(64 / 1.25, rel=0.03)
+    (note,) = (note for note in found.notes if "overlap" in note)
+    assert note.endswith(
+        "the end of perfect scaling and the maximum useful overlap: each is told with a tolerance of 1.25"
+    )
+
+
 def test_a_range_that_starts_in_the_middle_does_not_show_perfect_scaling() -> None:
     inside = SIZES > 90
     steps = 60 * (1 + 100 / SIZES[inside])

@@ -67,6 +67,9 @@ class Regimes:
         return next((note for note in self.notes if any(word in note for word in place)), "; ".join(self.notes) or None)
 
 
+_OVERLAP = (
+    "steps fall in proportion and then hardly at all, so the end of perfect scaling and the maximum useful overlap"
+)
 _UNDETERMINED = "the {} is not determined: these steps leave its interval open on both sides; more trials would tell"
 # How the note on a boundary outside the measured batch sizes is known.
 _PLACES = {
@@ -125,6 +128,8 @@ def regimes(
     if risen.any():
         larger = ", ".join(f"{size:g}" for size in batch_sizes[risen])
         notes += (f"steps rise with the batch size: at {larger} the goal takes more of them than before",)
+    if np.isfinite(first[0]) and last[0] < first[0]:
+        notes += (f"{_OVERLAP}: each is told with a tolerance of {tolerance:g}",)
     found = dict(zip(_PLACES, (ends[0], plain.critical_batch_size, ends[1]), strict=True))
     vague = tuple(name for name, end in found.items() if end.value is not None and end.low is None and end.high is None)
     notes += tuple(_UNDETERMINED.format(name.replace("_", " ")) for name in vague)
