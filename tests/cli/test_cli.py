@@ -200,6 +200,6 @@ def test_an_interrupted_verb_ends_with_a_word(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("batchscope.workloads.names", interrupted)
+    monkeypatch.setattr("batchscope.cli.workloads.names", interrupted)
     assert invoke(["workloads"]) == INTERRUPTED
     assert capsys.readouterr().err.strip() == "batchscope: interrupted"
