@@ -11,6 +11,15 @@ import polars as pl
 from batchscope.analysis import Curve
 from batchscope.analysis.regimes import regimes
 from batchscope.spec.goal import Goal
+from batchscope.spec.prediction import (
+    Bounds,
+    MethodAnswer,
+    PredictedSteps,
+    Prediction,
+    PredictionCost,
+    TrackRecord,
+    steps_at,
+)
 from batchscope.spec.probe import Probe, ProbedBatch, Spread, TimeModel
 
 GOAL = Goal("validation/error", "<", 0.2)
@@ -100,3 +109,27 @@ def probe(
         "date": "2026-01-01",
     }
     return Probe(**(values | changes))
+
+
+def prediction(critical: float = 64.0, workload: str = "steps") -> Prediction:
+    """Of a training of 1,700 steps at batch size 4: S(B) = 100 (1 + 64 / B)."""
+    bounds = Bounds(value=critical, low=critical / 2, high=2 * critical)
+    curve = [
+        PredictedSteps(batch_size=2**power, steps=Bounds(value=steps_at(2**power, critical, 4, 1700), low=1, high=1e6))
+        for power in range(13)
+    ]
+    return Prediction(
+        workload=workload,
+        goal="validation/error < 0.1",
+        optimizer="sgd",
+        hyperparameters={"learning_rate": 0.1},
+        batch_size=4,
+        steps=1700,
+        critical_batch_size=bounds,
+        method="gradient_noise",
+        by={"gradient_noise": MethodAnswer(critical_batch_size=bounds)},
+        curve=tuple(curve),
+        record=TrackRecord(trainings=12, held=11, ratio=1.0, widened=2.0, curve_widened=1.5),
+        cost=PredictionCost(trainings=2.0, seconds=1.0, by={"training": 2.0}),
+        versions={},
+    )

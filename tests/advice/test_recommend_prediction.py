@@ -8,42 +8,9 @@ from pathlib import Path
 import pytest
 
 import batchscope as bs
-from advice.exact_recommendations import probe
+from advice.exact_recommendations import prediction, probe
 from batchscope.cli.main import DONE, MISUSE, invoke
 from batchscope.errors import AnalysisError
-from batchscope.spec.prediction import (
-    Bounds,
-    MethodAnswer,
-    PredictedSteps,
-    Prediction,
-    PredictionCost,
-    TrackRecord,
-    steps_at,
-)
-
-
-def prediction(critical: float = 64.0) -> Prediction:
-    """Of a training of 1,700 steps at batch size 4: S(B) = 100 (1 + 64 / B)."""
-    bounds = Bounds(value=critical, low=critical / 2, high=2 * critical)
-    curve = [
-        PredictedSteps(batch_size=2**power, steps=Bounds(value=steps_at(2**power, critical, 4, 1700), low=1, high=1e6))
-        for power in range(13)
-    ]
-    return Prediction(
-        workload="steps",
-        goal="validation/error < 0.1",
-        optimizer="sgd",
-        hyperparameters={"learning_rate": 0.1},
-        batch_size=4,
-        steps=1700,
-        critical_batch_size=bounds,
-        method="gradient_noise",
-        by={"gradient_noise": MethodAnswer(critical_batch_size=bounds)},
-        curve=tuple(curve),
-        record=TrackRecord(trainings=12, held=11, ratio=1.0, widened=2.0, curve_widened=1.5),
-        cost=PredictionCost(trainings=2.0, seconds=1.0, by={"training": 2.0}),
-        versions={},
-    )
 
 
 def test_on_idealised_hardware_the_knee_is_the_critical_batch_size() -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import batchscope as bs
-from advice.exact_recommendations import curve, probe
+from advice.exact_recommendations import curve, prediction, probe
 from batchscope.advice.options import Option
 from batchscope.advice.recommend import described
 from batchscope.advice.snippet import snippet
@@ -132,6 +132,7 @@ def test_commands_and_code_of_the_page_run_as_written(
     for name in ("mine", "sgd", "adam"):
         shutil.copytree(run.folder, tmp_path / "runs" / name)
     (tmp_path / "probe.json").write_text(probe().to_json())
+    (tmp_path / "prediction.json").write_text(prediction(workload=probe().workload).to_json())
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [line for kind, text in blocks if kind == "bash" for line in text.splitlines()]

@@ -50,8 +50,10 @@ def print_branches(to: Console, found: Branches) -> None:
 def _cells(point: BranchPoint, batch_size: int) -> list[str]:
     critical, largest = point.critical_batch_size, batch_size * point.branches[-1].factor
     value = f"above {number(largest)}" if critical.value is None else shown_size(critical.value)
-    excess = ", ".join(
-        f"{number(batch_size * one.factor)}: {100 * (one.excess.value or 0):+.1f}%" for one in point.branches
-    )
+    excess = ", ".join(f"{number(batch_size * one.factor)}: {_signed(one.excess.value or 0)}" for one in point.branches)
     interval = bounds(critical.low, critical.high, shown_size)
     return [percent(point.at), number(point.examples), number(point.loss), value, interval, excess]
+
+
+def _signed(share: float) -> str:
+    return f"{'+' if share >= 0 else ''}{percent(share)}"
